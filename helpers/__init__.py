@@ -1,0 +1,1 @@
+"""What the lessons share: pictures, pre-trained weights, checks and measurements."""

@@ -1,0 +1,211 @@
+"""Folders of drawn pictures, one folder a class, for `keras.utils.image_dataset_from_directory`.
+
+They are drawn once and kept in the folder that the environment variable `COURSE_CACHE` names, else
+in `~/.cache/transfer-learning-course`.
+"""
+
+import hashlib
+import io
+import json
+import multiprocessing
+import os
+import shutil
+import signal
+import sys
+import threading
+import types
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from numbers import Integral
+from pathlib import Path
+
+import numpy as np
+from filelock import FileLock, Timeout
+from tqdm import tqdm
+
+from helpers import critters
+
+KERAS_READS = (".bmp", ".gif", ".jpeg", ".jpg", ".png")
+UNFINISHED = ".unfinished"  # folder of the files that are being written
+
+
+def drawn(species, *, train=0, validation=0, test=0, style="crayon", size=96, seed=0):
+    """Draw a data set, or what the cache lacks of it, and return its folder.
+
+    Picture i of a class depends on seed, style, split, species and i alone: a small data set holds
+    the first pictures of a larger one, and splits share none. Every call compares every file with
+    its SHA-256 in `manifest.json` and draws again what is missing or damaged.
+
+    Args:
+        species: list of names in `critters.ANATOMY`.
+        train, validation, test: number of pictures in each split, all species together.
+        style: one of `critters.STYLES`.
+        size: side of the square pictures in pixels, 32 to 512.
+        seed: whole number, 0 or more; another seed gives other pictures.
+
+    Returns:
+        `pathlib.Path` of a folder with `train/cat/00000.png` (RGB), ..., `validation/`, `test/`;
+        a split of 0 pictures has no folder.
+
+    Raises:
+        ValueError: a request that cannot be met.
+        OSError: the cache folder is full or cannot be written to; what was drawn is kept.
+        RuntimeError: the folder also holds pictures that were not drawn.
+    """
+    counts = {"train": train, "validation": validation, "test": test}
+    _check(species, counts, style, size, seed)
+    counts = {split: int(count) for split, count in counts.items()}
+    request = dict(species=sorted(species), counts=counts, style=style, size=int(size))
+    request.update(seed=int(seed), version=critters.VERSION)
+    names = "-".join(request["species"]) if len(species) <= 5 else f"{len(species)}-species"
+    name = f"critters-v{critters.VERSION}-{names}-{style}-{size}px-{train}-{validation}-{test}"
+    name += f"-seed{seed}-{hashlib.sha256(json.dumps(request).encode()).hexdigest()[:8]}"
+    cache = os.environ.get("COURSE_CACHE") or "~/.cache/transfer-learning-course"
+    folder = Path(cache).expanduser().absolute() / name
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(f"{folder}.lock")
+        try:
+            locked = lock.acquire(timeout=2)
+        except Timeout:
+            print(f"Waiting for another notebook to finish drawing {name} ...", flush=True)
+            locked = lock.acquire()
+        with locked:
+            _complete(folder, request)
+    except OSError as error:
+        raise OSError(
+            f"Cannot write pictures to {folder} ({error.strerror or error}): make room there, or "
+            "set the environment variable COURSE_CACHE to a folder that you can write to."
+        ) from error
+    return folder
+
+
+def _check(species, counts, style, size, seed):
+    if isinstance(species, str) or not species:
+        raise ValueError(f"species is {species!r}: give a list, such as ['cat', 'dog'].")
+    for name in species:
+        critters.check_known("species", name, tuple(critters.ANATOMY))
+        if list(species).count(name) > 1:
+            raise ValueError(f"species names {name!r} more than once: name each species once.")
+    critters.check_known("style", style, critters.STYLES)
+    for name, number in {**counts, "size": size, "seed": seed}.items():
+        if not isinstance(number, Integral) or isinstance(number, bool) or number < 0:
+            raise ValueError(f"{name} is {number!r}: give a whole number, 0 or more.")
+    if not 32 <= size <= 512:
+        raise ValueError(f"size is {size}: choose a side between 32 and 512 pixels.")
+    if not any(counts.values()):
+        raise ValueError("train, validation and test are all 0: ask for at least one picture.")
+    for split, count in counts.items():
+        if rest := count % len(species):
+            more = count - rest + len(species)
+            why = f"{len(species)} species cannot share it evenly"
+            raise ValueError(f"{split} is {count}: {why}, ask for {more}.")
+
+
+def _complete(folder, request):
+    """Draw the pictures that the manifest does not vouch for: all, the rest, or a damaged few."""
+    pictures = [
+        f"{split}/{species}/{i:05d}.png"
+        for split, count in request["counts"].items()
+        for species in request["species"]
+        for i in range(count // len(request["species"]))
+    ]
+    _refuse_strangers(folder, pictures)
+    try:
+        manifest = json.loads((folder / "manifest.json").read_bytes())
+        recorded = {**manifest["pictures"]} if manifest["request"] == request else {}
+    except (FileNotFoundError, ValueError, KeyError, TypeError):  # absent or damaged
+        recorded = {}
+    whole = {p: _sha256((folder / p).read_bytes()) for p in recorded if (folder / p).is_file()}
+    whole = {p: digest for p, digest in whole.items() if digest == recorded[p]}
+    missing = [p for p in pictures if p not in whole]
+    if not missing:
+        return
+
+    def record():
+        manifest = {"request": request, "pictures": dict(sorted(whole.items()))}
+        _write(folder, "manifest.json", json.dumps(manifest, indent=1).encode())
+
+    for parent in {(folder / p).parent for p in missing} | {folder / UNFINISHED}:
+        parent.mkdir(parents=True, exist_ok=True)
+    quiet = not (hasattr(sys, "ps1") or sys.stdout.isatty())  # ps1: in a notebook or at a prompt
+    bar = tqdm(total=len(missing), desc="Drawing", leave=False, file=sys.stdout, disable=quiet)
+    try:
+        with bar:
+            draw = partial(_draw, folder, request["style"], request["size"], request["seed"])
+            for picture, digest in _map(draw, missing):
+                whole[picture] = digest
+                bar.update()
+                if len(whole) % 200 == 0:
+                    record()
+    finally:
+        try:
+            record()
+        finally:
+            shutil.rmtree(folder / UNFINISHED, ignore_errors=True)
+
+
+def _refuse_strangers(folder, pictures):
+    """Raise if Keras would read pictures or classes that were not drawn."""
+    expected = {*pictures, *(str(parent) for p in pictures for parent in Path(p).parents)}
+    for path in folder.rglob("*"):
+        name = path.relative_to(folder).as_posix()
+        is_class = path.is_dir() and not path.name.startswith(".")
+        if name not in expected and (is_class or name.lower().endswith(KERAS_READS)):
+            raise RuntimeError(
+                f"{path} is not one of the drawn pictures, but Keras would read it as one: "
+                "move it out of this folder, then run this again."
+            )
+
+
+def _draw(folder, style, size, seed, picture):
+    """Draw one picture, such as "train/cat/00000.png"; return this name and the file's SHA-256."""
+    key = hashlib.sha256(f"{seed}/{style}/{picture}".encode()).digest()
+    rng = np.random.default_rng(int.from_bytes(key))
+    content = io.BytesIO()
+    image = critters.draw(picture.split("/")[1], rng, size=size, style=style)
+    image.save(content, "png", compress_level=1)
+    _write(folder, picture, content.getvalue())
+    return picture, _sha256(content.getvalue())
+
+
+def _write(folder, name, content):
+    """Write under a temporary name, then rename: a file is whole or absent."""
+    temporary = folder / UNFINISHED / str(os.getpid())
+    temporary.write_bytes(content)
+    temporary.replace(folder / name)
+
+
+def _sha256(content):
+    return hashlib.sha256(content).hexdigest()
+
+
+def _map(draw, pictures):
+    """`map(draw, pictures)`, on all processor cores where that is worth starting processes."""
+    workers = min(os.cpu_count() or 1, len(pictures) // 64, 61)  # 61: the most on Windows
+    if workers < 2:
+        yield from map(draw, pictures)
+        return
+    spawn = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(workers, mp_context=spawn, initializer=_start_worker)
+    # A worker would import __main__, and so run a student's script (and its TensorFlow) again.
+    main, sys.modules["__main__"] = sys.modules["__main__"], types.ModuleType("__main__")
+    try:
+        results = pool.map(draw, pictures, chunksize=8)
+    finally:
+        sys.modules["__main__"] = main
+    try:
+        yield from results
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _start_worker():
+    """Leave Ctrl-C to the parent process, and end with it even when it is killed."""
+
+    def end_with_parent():
+        multiprocessing.parent_process().join()
+        os._exit(1)
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=end_with_parent, daemon=True).start()

@@ -1,0 +1,196 @@
+"""Repeated, seeded measurements whose results the course quotes: `python -m helpers.experiments`.
+
+Writes results/recipes.csv (fine-tuning recipes, compared on validation pictures only) and
+results/critters.csv (scratch, frozen and fine-tuned, on fresh test pictures). A row that is in the
+file already is not measured again: an interrupted run goes on, a deleted file is remade.
+"""
+
+import dataclasses
+import datetime
+import importlib.metadata
+import platform
+import time
+from pathlib import Path
+
+import keras
+import numpy as np
+import pandas as pd
+
+from helpers import datasets, tracks
+
+RESULTS = Path(__file__).parent.parent / "results"
+STAGES = ("block_1_expand", "block_6_expand", "block_13_expand")  # where fine-tuning may begin
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """One run: a MobileNetV2 (alpha 1.0) that tells cats from dogs."""
+
+    method: str  # "scratch", "frozen" or "fine-tuned"
+    labels: int = 400  # labelled training pictures, both classes together
+    style: str = "crayon"
+    seed: int = 0  # of the pictures, the initial weights and the shuffling
+    unfreeze_from: str = "block_6_expand"  # fine-tuned: the first layer that learns
+    learning_rate: float = 1e-4  # of everything but the head alone
+    epochs: int = 12
+
+
+def run(settings):
+    """Train and measure once.
+
+    Returns:
+        dict: the settings, validation_accuracy (400 pictures), test_accuracy (2,000 pictures),
+        trainable_parameters, seconds (training only), and date, machine and versions.
+    """
+    keras.utils.set_random_seed(settings.seed)
+    folder = datasets.drawn(
+        ("cat", "dog"),
+        train=settings.labels,
+        validation=400,
+        test=2000,
+        style=settings.style,
+        seed=1000 + settings.seed,
+    )
+    train, validation, test = (
+        _batches(folder / split) for split in ("train", "validation", "test")
+    )
+    start = time.monotonic()
+    if settings.method == "scratch":
+        model = _model(weights=None)
+        for layer in _batch_norms(model):
+            layer.momentum = 0.9
+        _fit(model, train, validation, 1e-3, settings.epochs)
+        recalibrate(model, train)
+    else:
+        model = _model(weights=tracks.current().weights("mobilenet_v2"))
+        _train_head(model, train, validation)
+        if settings.method == "fine-tuned":
+            _unfreeze(model, settings.unfreeze_from)
+            _fit(model, train, validation, settings.learning_rate, settings.epochs)
+    seconds = time.monotonic() - start
+    return dataclasses.asdict(settings) | {
+        "validation_accuracy": _accuracy(model, validation),
+        "test_accuracy": _accuracy(model, test),
+        "trainable_parameters": sum(int(np.prod(w.shape)) for w in model.trainable_weights),
+        "seconds": round(seconds, 1),
+        "date": datetime.date.today().isoformat(),
+        "machine": f"{platform.system()} {platform.machine()}",
+        "versions": " ".join(
+            f"{p} {importlib.metadata.version(p)}" for p in ("tensorflow", "keras")
+        ),
+    }
+
+
+def recalibrate(model, data, passes=4):
+    """Set BatchNorm's moving statistics to those of `data` and the present weights."""
+    for _ in range(passes):
+        for pictures, _ in data:
+            model(pictures, training=True)
+
+
+def _batches(folder):
+    return keras.utils.image_dataset_from_directory(
+        folder,
+        image_size=(96, 96),
+        label_mode="binary",
+        batch_size=32,
+        shuffle=False,
+        verbose=False,
+    ).cache()
+
+
+def _model(weights):
+    backbone = keras.applications.MobileNetV2(
+        include_top=False, weights=weights, input_shape=(96, 96, 3)
+    )
+    backbone.trainable = weights is None
+    inputs = keras.Input((96, 96, 3))
+    features = keras.layers.GlobalAveragePooling2D()(
+        backbone(keras.layers.Rescaling(1 / 127.5, -1)(inputs))
+    )
+    return keras.Model(inputs, keras.layers.Dense(1, name="head")(features))
+
+
+def _batch_norms(model):
+    backbone = next(layer for layer in model.layers if isinstance(layer, keras.Model))
+    return [
+        layer for layer in backbone.layers if isinstance(layer, keras.layers.BatchNormalization)
+    ]
+
+
+def _unfreeze(model, first):
+    """Let the backbone learn from layer `first` on; BatchNorm layers stay as they are."""
+    backbone = next(layer for layer in model.layers if isinstance(layer, keras.Model))
+    backbone.trainable = True
+    names = [layer.name for layer in backbone.layers]
+    for i, layer in enumerate(backbone.layers):
+        layer.trainable = i >= names.index(first) and not isinstance(
+            layer, keras.layers.BatchNormalization
+        )
+
+
+def _train_head(model, train, validation):
+    """Train the head alone, on features that are computed once."""
+    extract = keras.Model(model.input, model.layers[-2].output)
+    features = [
+        (extract.predict(data, verbose=0), np.concatenate([y for _, y in data]))
+        for data in (train, validation)
+    ]
+    head = keras.Sequential([keras.Input(features[0][0].shape[1:]), model.layers[-1]])
+    _compile(head, 1e-3)
+    head.fit(
+        *features[0],
+        validation_data=features[1],
+        epochs=60,
+        batch_size=32,
+        verbose=0,
+        callbacks=[_best()],
+    )
+
+
+def _fit(model, train, validation, learning_rate, epochs):
+    augment = keras.Sequential(
+        [keras.layers.RandomFlip("horizontal"), keras.layers.RandomTranslation(0.08, 0.08)]
+    )
+    data = train.unbatch().shuffle(10_000).batch(32)
+    data = data.map(
+        lambda pictures, labels: (augment(pictures, training=True), labels), 2
+    ).prefetch(2)
+    _compile(model, learning_rate)
+    model.fit(data, validation_data=validation, epochs=epochs, verbose=0, callbacks=[_best()])
+
+
+def _compile(model, learning_rate):
+    model.compile(
+        keras.optimizers.Adam(learning_rate),
+        keras.losses.BinaryCrossentropy(from_logits=True),
+        metrics=[keras.metrics.BinaryAccuracy(threshold=0.0)],
+    )
+
+
+def _best():
+    """Stop never, but end with the weights of the epoch that had the lowest validation loss."""
+    return keras.callbacks.EarlyStopping("val_loss", patience=1000, restore_best_weights=True)
+
+
+def _accuracy(model, data):
+    labels = np.concatenate([y for _, y in data])
+    return float(np.mean((model.predict(data, verbose=0) > 0) == labels))
+
+
+def measured(name, runs):
+    """The table results/<name>.csv, a row a run; what is not in it yet is measured and added."""
+    path = RESULTS / f"{name}.csv"
+    keys = [field.name for field in dataclasses.fields(Settings)]
+    table = pd.read_csv(path) if path.exists() else pd.DataFrame(columns=keys)
+    for settings in runs:
+        if not (table[keys] == list(dataclasses.astuple(settings))).all(axis=1).any():
+            row = run(settings)
+            print(
+                f"{settings}: validation {row['validation_accuracy']:.4f}, {row['seconds']:.0f} s",
+                flush=True,
+            )
+            table = pd.concat([table, pd.DataFrame([row])], ignore_index=True)
+            path.parent.mkdir(exist_ok=True)
+            table.to_csv(path, index=False)
+    return table

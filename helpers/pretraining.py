@@ -1,0 +1,205 @@
+"""How the shipped weights were made: `python -m helpers.pretraining mobilenet_v2`.
+
+Trains on the source species only, in the "paint" style: cat, dog and their wild cousins are never
+shown. Interrupted, it goes on from the last whole epoch when the same command is given again.
+Nothing in the course imports this file.
+"""
+
+import argparse
+import datetime
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import time
+from pathlib import Path
+
+import h5py
+import keras
+import pandas as pd
+import tensorflow as tf
+
+from helpers import critters, datasets
+from helpers.hub_layer import save_module
+
+SEED = 7
+COUNTS = {"train": 16_000, "validation": 1_000, "test": 2_000}
+PHASES = ((64, 7, 2e-3), (96, 4, 1e-3))  # picture size, epochs, peak learning rate: small is cheap
+BATCH = 64
+
+
+def main():
+    parser = argparse.ArgumentParser(description="Pre-train a backbone on the source species.")
+    parser.add_argument("network", choices=["mobilenet_v2"])
+    parser.add_argument(
+        "--output", type=Path, default=Path(__file__).parent / "weights", help="the finished files"
+    )
+    parser.add_argument(
+        "--work", type=Path, default=Path("pretraining"), help="checkpoints and logs"
+    )
+    arguments = parser.parse_args()
+    pretrain_mobilenet_v2(arguments.output, arguments.work)
+
+
+def pretrain_mobilenet_v2(output, work):
+    """Train MobileNetV2 (alpha 1.0); write weights, head, hub module and record to `output`."""
+    keras.utils.set_random_seed(SEED)
+    work.mkdir(parents=True, exist_ok=True)
+    pictures = datasets.drawn(critters.SOURCE, **COUNTS, style="paint", size=96, seed=SEED)
+    backbone = keras.applications.MobileNetV2(
+        include_top=False, weights=None, input_shape=(None, None, 3)
+    )
+    for layer in backbone.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.momentum = (
+                0.9  # with its 0.999 the statistics would take thousands of steps to warm up
+            )
+    head = keras.layers.Dense(len(critters.SOURCE), name="source_species")
+    model = keras.Sequential(
+        [
+            keras.Input((None, None, 3)),
+            keras.layers.Rescaling(1 / 127.5, offset=-1),  # = mobilenet_v2.preprocess_input
+            backbone,
+            keras.layers.GlobalAveragePooling2D(),
+            head,
+        ]
+    )
+    log = pd.concat([_train(model, pictures, *phase, work) for phase in PHASES])
+    accuracy = model.evaluate(_batches(pictures / "test", 96), verbose=0)[1]
+    print(f"accuracy on {COUNTS['test']} fresh source pictures: {accuracy:.3f}")
+
+    output.mkdir(parents=True, exist_ok=True)
+    weights, head_weights, hub = (
+        output / f"mobilenet_v2{end}" for end in (".weights.h5", "_head.weights.h5", "_hub")
+    )
+    _save_float16(backbone, weights)
+    _save_float16(keras.Sequential([keras.Input((1280,)), head]), head_weights)
+    save_module(_feature_vector(weights), hub)
+    record = {
+        "network": "keras.applications.MobileNetV2, alpha 1.0, no top",
+        "preprocessing": "keras.applications.mobilenet_v2.preprocess_input (0..255 to -1..1)",
+        "command": "python -m helpers.pretraining mobilenet_v2",
+        "seed": SEED,
+        "style": "paint",
+        "world_version": critters.VERSION,
+        "species": sorted(critters.SOURCE),  # the order of the head's outputs
+        "pictures": COUNTS,
+        "phases": [
+            dict(zip(("picture_size", "epochs", "peak_learning_rate"), p, strict=True))
+            for p in PHASES
+        ],
+        "seconds": round(log["seconds"].sum()),
+        "validation_accuracy_by_epoch": log["val_accuracy"].round(4).tolist(),
+        "source_accuracy": round(accuracy, 4),
+        "date": datetime.date.today().isoformat(),
+        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPU cores, no GPU",
+        "versions": {
+            p: importlib.metadata.version(p) for p in ("tensorflow", "keras", "numpy", "pillow")
+        },
+        "sha256": {
+            file.relative_to(output).as_posix(): hashlib.sha256(file.read_bytes()).hexdigest()
+            for root in (weights, head_weights, hub)
+            for file in sorted(root.rglob("*") if root.is_dir() else [root])
+            if file.is_file()
+        },
+    }
+    (output / "mobilenet_v2.json").write_text(json.dumps(record, indent=1) + "\n")
+
+
+class _Seconds(keras.callbacks.Callback):
+    """Adds the wall time of each epoch to its log."""
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.start = time.monotonic()
+
+    def on_epoch_end(self, epoch, logs=None):
+        logs["seconds"] = round(time.monotonic() - self.start, 1)
+
+
+def _train(model, pictures, size, epochs, peak, work):
+    """Train at one picture size, or load what an earlier run finished; the log has a row an epoch."""
+    done, log = work / f"{size}px.weights.h5", work / f"{size}px.csv"
+    if done.exists():
+        model.load_weights(done)
+        return pd.read_csv(log)
+    steps = COUNTS["train"] // BATCH
+    schedule = keras.optimizers.schedules.CosineDecay(
+        peak / 10, steps * epochs - steps // 2, warmup_target=peak, warmup_steps=steps // 2
+    )
+    optimizer = keras.optimizers.AdamW(schedule, weight_decay=0.02)
+    optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(optimizer, loss, metrics=["accuracy"])
+    model.fit(
+        _batches(pictures / "train", size, training=True),
+        validation_data=_batches(pictures / "validation", size),
+        epochs=epochs,
+        verbose=2,
+        callbacks=[
+            _Seconds(),
+            keras.callbacks.CSVLogger(log, append=True),
+            keras.callbacks.BackupAndRestore(work / f"{size}px-backup"),
+        ],
+    )
+    model.save_weights(done)
+    return pd.read_csv(log)
+
+
+def _batches(folder, size, training=False):
+    """Batches of pictures float32 (n, size, size, 3) in 0..255 and labels."""
+    data = keras.utils.image_dataset_from_directory(
+        folder, image_size=(96, 96), batch_size=None, shuffle=False, verbose=False
+    )
+
+    def prepare(picture, label):
+        picture = tf.cast(picture, tf.float32)
+        if training:
+            picture = tf.image.random_flip_left_right(picture)
+            picture = tf.image.random_crop(
+                tf.pad(picture, [[8, 8], [8, 8], [0, 0]], "REFLECT"), (96, 96, 3)
+            )
+        return tf.image.resize(picture, (size, size), antialias=True), label
+
+    data = data.map(lambda picture, label: (tf.cast(picture, tf.uint8), label)).cache()
+    if training:
+        data = data.shuffle(COUNTS["train"], seed=SEED)
+    return data.map(prepare, num_parallel_calls=2).batch(BATCH, drop_remainder=training).prefetch(4)
+
+
+def _save_float16(model, path):
+    """Write weights as half-precision HDF5: half the size, and `weights=<path>` still loads it."""
+    full = path.with_name("full.weights.h5")
+    model.save_weights(full)
+    with h5py.File(full) as source, h5py.File(path, "w") as target:
+        target.attrs.update(source.attrs)
+
+        def halve(name, item):
+            if isinstance(item, h5py.Group):
+                target.require_group(name).attrs.update(item.attrs)
+            else:
+                target.create_dataset(
+                    name, data=item[...].astype("float16"), compression="gzip", shuffle=True
+                )
+
+        source.visititems(halve)
+    full.unlink()
+
+
+def _feature_vector(weights):
+    """The hub module's network: pictures (n, 96, 96, 3) in 0..1 to features (n, 1280)."""
+    backbone = keras.applications.MobileNetV2(
+        include_top=False, weights=weights, input_shape=(96, 96, 3)
+    )
+    return keras.Sequential(
+        [
+            keras.Input((96, 96, 3)),
+            keras.layers.Rescaling(2, offset=-1),
+            backbone,
+            keras.layers.GlobalAveragePooling2D(),
+        ]
+    )
+
+
+if __name__ == "__main__":
+    main()
