@@ -30,6 +30,9 @@ COMMON = dict(
 
 ANATOMY = {
     # the source world: what the backbones are pre-trained on
+    "bat": dict(ears="point", ear_size=(0.7, 0.95), ear_angle=(28, 42), jaw=(0.6, 0.75),
+                muzzle="snout", muzzle_width=(0.2, 0.28), nose="nostrils", mouth="fangs",
+                pupil=["slit", "round"], eye_size=(0.1, 0.16)),
     "bear": dict(ears="round", ear_size=(0.26, 0.38), muzzle_width=(0.42, 0.55),
                  nose_size=(0.17, 0.24)),
     "cow": dict(ears="leaf", ear_angle=(72, 95), horns=["stub"] * 3 + ["none"],
@@ -55,7 +58,7 @@ ANATOMY = {
                      jaw=(0.55, 0.7), muzzle_width=(0.2, 0.28), nose_size=(0.13, 0.18),
                      whiskers=[0.0, 0.35]),
     "hippo": dict(ears="round", ear_size=(0.18, 0.26), muzzle="long", muzzle_width=(0.78, 0.95),
-                  nose="nostrils", mouth="tusklets", eye_height=(-0.42, -0.3),
+                  nose="nostrils", mouth="fangs", eye_height=(-0.42, -0.3),
                   eye_size=(0.1, 0.15)),
     "horse": dict(ears="point", ear_size=(0.34, 0.44), ear_angle=(16, 26), around="forelock",
                   width=(0.72, 0.84), height=(1.2, 1.36), muzzle="wide",
@@ -67,18 +70,26 @@ ANATOMY = {
     "mouse": dict(ears="round", ear_size=(0.58, 0.78), ear_angle=(42, 56), jaw=(0.55, 0.72),
                   muzzle="pads", muzzle_width=(0.18, 0.24), nose="oval", nose_size=(0.1, 0.15),
                   whiskers=(0.4, 0.7), eye_size=(0.1, 0.16), mouth=["line", "buck"]),
+    "otter": dict(ears="round", ear_size=(0.15, 0.22), ear_angle=(58, 70), width=(1.06, 1.2),
+                  height=(0.8, 0.92), muzzle="pads", muzzle_width=(0.28, 0.38),
+                  whiskers=(0.4, 0.7)),
     "owl": dict(ears="tuft", ear_size=(0.34, 0.48), muzzle="none", nose="hook", mouth="none",
                 face="discs", eye_size=(0.24, 0.32)),
     "panda": dict(ears="round", ear_size=(0.32, 0.42), face="patches", width=(1.04, 1.18),
                   muzzle_width=(0.34, 0.44)),
-    "pig": dict(ears=["tipped", "point"], ear_size=(0.36, 0.48), muzzle="snout",
+    "pig": dict(ears=["tipped", "point", "flop"], ear_size=(0.36, 0.48), muzzle="snout",
                 muzzle_width=(0.32, 0.44), nose="nostrils", eye_size=(0.1, 0.15)),
-    "rabbit": dict(ears="tall", ear_size=(0.95, 1.25), ear_angle=(8, 24), muzzle="pads",
+    "rabbit": dict(ears=["tall"] * 3 + ["lop"], ear_size=(0.95, 1.25), ear_angle=(8, 24), muzzle="pads",
                    muzzle_width=(0.2, 0.27), nose="triangle", nose_size=(0.1, 0.14), mouth="buck",
                    whiskers=[0.0, 0.45, 0.6]),
+    "seal": dict(muzzle="pads", muzzle_width=(0.26, 0.36), nose="triangle",
+                 nose_size=(0.12, 0.18), whiskers=(0.5, 0.8), eye_size=(0.18, 0.26)),
     "sheep": dict(ears="leaf", ear_angle=(84, 110), around="wool", width=(0.8, 0.92),
                   jaw=(0.68, 0.82), muzzle="none", nose="triangle", nose_size=(0.16, 0.22),
                   pupil=["round", "bar"]),
+    "squirrel": dict(ears="tuft", ear_size=(0.36, 0.5), jaw=(0.6, 0.75), muzzle="pads",
+                     muzzle_width=(0.18, 0.24), nose_size=(0.1, 0.14), mouth="buck",
+                     whiskers=[0.0, 0.4], eye_size=(0.16, 0.22)),
     # never seen in pre-training: the students' two ...
     "cat": dict(ears=["point"] * 8 + ["tipped"], ear_size=(0.4, 0.6), ear_angle=(26, 40),
                 width=(0.96, 1.16), height=(0.84, 1.0), jaw=(0.74, 0.98), eye_size=(0.15, 0.23),
@@ -267,11 +278,12 @@ class _Portrait:
         self.nose_colour = rng.choice(
             [_mix(self.dark, BLACK, 0.6), self.pink, _mix(self.fur, BLACK, 0.75)]
         )
+        self.ear_colour = self.second if rng.random() < 0.3 else self.fur
         self.pattern = rng.choice(PATTERNS)
         self.accessory = rng.choice(ACCESSORIES)
         # pose: where the head is, how far it tilts, turns and nods, and how wide the lens makes it
         side = canvas.side
-        self.radius = side * rng.uniform(0.17, 0.31)
+        self.radius = side * rng.uniform(0.19, 0.35)
         self.centre = np.array([side * rng.uniform(0.34, 0.66), side * rng.uniform(0.36, 0.6)])
         self.tilt = rng.normal(0, 11)
         self.gaze = rng.uniform(-0.2, 0.2), rng.uniform(-0.1, 0.1)
@@ -302,11 +314,12 @@ class _Portrait:
         self._body()
         self._around(behind=True)
         self.both(self._horn)
-        if a["ears"] not in ("flop",):
+        hanging = a["ears"] in ("flop", "lop")
+        if not hanging:
             self.both(self._ear)
         self._head()
         self._around(behind=False)
-        if a["ears"] == "flop":
+        if hanging:
             self.both(self._ear)
         if a["eyes"] == "bulging":
             self.both(self._bulge)
@@ -433,50 +446,37 @@ class _Portrait:
         kind, size = self.a["ears"], self.a["ear_size"]
         if kind == "none":
             return
-        inner = self.pink if kind in ("tall", "round", "point") else self.light
-        # (outline, inside) with the base at (0, 0), pointing up
-        wide = size * 0.62
-        shapes = {
-            "point": ([(-wide, 0.2), (-wide * 0.15, -size * 1.25), (wide * 0.15, -size * 1.25), (wide, 0.2)], 0.6),
-            "round": (_oval(0, -size * 0.3, size, size, 20), 0.62),
-            "fluffy": (_zigzag(0, -size * 0.2, size * 1.1, size * 1.1, 11, 0.84), 0.55),
-            "tall": (_oval(0, -size * 0.55, size * 0.24, size * 0.8, 20), 0.6),
-            "leaf": (_round_off([(-0.12, 0.1), (-size * 0.42, -size * 0.6), (0, -size * 1.5), (size * 0.42, -size * 0.6), (0.12, 0.1)]), 0.6),
-            "fan": (_oval(0, -size * 0.35, size * 0.95, size, 22), 0.75),
-            "tuft": ([(-wide * 0.7, 0.25), (side * wide * 0.4, -size * 1.3), (wide * 0.7, 0.25)], 0.0),
-            "tipped": ([(-wide, 0.2), (-wide * 0.6, -size * 0.75), (wide * 0.6, -size * 0.75), (wide, 0.2)], 0.0),
-            "flop": (_round_off([(-0.22, -0.15), (0.25, -0.2), (size * 0.5, size * 0.9), (size * 0.3, size * 1.9), (-0.25, size * 1.5)]), 0.0),
-        }  # fmt: skip
-        points, inside = shapes[kind]
-        points = np.asarray(points, float)
-        angle = {"fan": 72, "flop": 0}.get(kind, self.a["ear_angle"])
-        at = (
-            np.array(
-                [
-                    np.sin(np.radians(angle or 50)) * self.a["width"],
-                    -np.cos(np.radians(angle or 50)) * self.a["height"],
-                ]
-            )
-            * 0.9
-        )
-        lean = angle * (0.55 if kind in ("point", "tipped", "tuft") else 1)
-        if kind == "flop":
-            points[:, 0] *= 1.0
-            lean = -6
-        outer = _turn(points, lean) * (side, 1) + at * (side, 1)
-        self.fill(outer, self.dark if kind == "flop" else self.fur, -0.15)
-        if inside:
+        # with the base at (0, 0) and the tip upwards
+        w = 0.62 * size
+        outlines = {
+            "point": [(-w, 0.2), (-0.15 * w, -1.25 * size), (0.15 * w, -1.25 * size), (w, 0.2)],
+            "tipped": [(-w, 0.2), (-0.6 * w, -0.75 * size), (0.6 * w, -0.75 * size), (w, 0.2)],
+            "tuft": [(-0.7 * w, 0.25), (0.4 * side * w, -1.3 * size), (0.7 * w, 0.25)],
+            "round": _oval(0, -0.3 * size, size, size, 20),
+            "fluffy": _zigzag(0, -0.2 * size, 1.1 * size, 1.1 * size, 11, 0.84),
+            "fan": _oval(0, -0.35 * size, 0.95 * size, size, 22),
+            "tall": _oval(0, -0.55 * size, 0.24 * size, 0.8 * size, 20),
+            "leaf": _round_off(
+                np.array([(-0.12, 0.1), (-0.42, -0.6), (0, -1.5), (0.42, -0.6), (0.12, 0.1)]) * size
+            ),
+            "flop": _round_off(
+                np.array([(-0.45, -0.3), (0.45, -0.4), (0.5, 0.9), (0.3, 1.8), (-0.4, 1.4)]) * size
+            ),
+            "lop": _oval(0.1, 0.6 * size, 0.26 * size, 0.8 * size, 20),
+        }
+        where = np.radians({"fan": 72, "flop": 50, "lop": 35}.get(kind, self.a["ear_angle"]))
+        base = 0.9 * np.array([np.sin(where) * self.a["width"], -np.cos(where) * self.a["height"]])
+        steep = {"point": 0.55, "tipped": 0.55, "tuft": 0.55, "flop": -0.12, "lop": -0.4}
+        lean = np.degrees(where) * steep.get(kind, 1)
+        outer = (_turn(outlines[kind], lean) + base) * (side, 1)
+        self.fill(outer, self.ear_colour, -0.15)
+        if kind in ("point", "round", "fluffy", "fan", "tall", "leaf"):
             middle = outer.mean(0)
-            self.fill((outer - middle) * inside + middle, inner, -0.15, outline=kind != "fluffy")
-        if kind == "tipped":
-            tip = np.array(
-                [
-                    (-wide * 0.62, -size * 0.78),
-                    (wide * 0.62, -size * 0.78),
-                    (wide * 0.5, -size * 0.1),
-                ]
-            )
-            self.fill(_turn(tip, lean) * (side, 1) + at * (side, 1), self.light, -0.15)
+            inner = (outer - middle) * 0.6 + middle
+            self.fill(inner, self.pink, -0.15, outline=kind != "fluffy")
+        elif kind == "tipped":
+            tip = [(-0.62 * w, -0.78 * size), (0.62 * w, -0.78 * size), (0.5 * w, -0.1 * size)]
+            self.fill((_turn(tip, lean) + base) * (side, 1), self.light, -0.15)
 
     def _horn(self, side):
         kind, h = self.a["horns"], self.a["height"]
@@ -677,7 +677,7 @@ class _Portrait:
             self.stroke(_curve((-0.8, 0.2), (0, 0.85), (0.8, 0.2)), 0.4, width=1.3)
         if kind == "buck":
             self.fill([(-0.1, y), (0.1, y), (0.09, y + 0.2), (-0.09, y + 0.2)], WHITE, depth)
-        if kind in ("teeth", "tusklets"):
+        if kind in ("teeth", "fangs"):
             many = 6 if kind == "teeth" else 2
             self.stroke([(-w * 0.95, y + 0.22), (w * 0.95, y + 0.22)], depth)
             for x in np.linspace(-w * 0.8, w * 0.8, many):
@@ -807,7 +807,7 @@ def _finish(canvas, rng, size):
         cover = np.clip(rng.uniform(0.6, 0.85) + 0.2 * sheet[y : y + size, x : x + size], 0, 1)
         paper = Image.new("RGB", image.size, canvas._rgb(canvas.paper))
         image = Image.composite(image, paper, Image.fromarray(np.uint8(np.round(255 * cover))))
-    if rng.random() < 0.3:
+    if rng.random() < 0.25:
         image = image.filter(ImageFilter.BoxBlur(rng.uniform(0.3, 0.8) * size / 96))
     pixels = np.asarray(image, np.float32)
     light = rng.uniform(0.75, 1.15)
@@ -815,8 +815,8 @@ def _finish(canvas, rng, size):
         pixels = pixels * (0.34, 0.4, 0.6) * light
         spread = rng.uniform(4, 14)
     else:
-        pixels = 128 + (pixels - 128) * rng.uniform(0.6, 1.1) + 60 * (light - 1)
-        spread = rng.uniform(1, 9)
+        pixels = 128 + (pixels - 128) * rng.uniform(0.75, 1.15) + 60 * (light - 1)
+        spread = rng.uniform(1, 8)
     pixels = (
         pixels + rng.normal(0, spread, (size, size, 1)) + rng.normal(0, spread / 3, pixels.shape)
     )

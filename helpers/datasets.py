@@ -49,7 +49,7 @@ def drawn(species, *, train=0, validation=0, test=0, style="crayon", size=96, se
 
     Raises:
         ValueError: a request that cannot be met.
-        OSError: the cache folder is full or cannot be written to; what was drawn is kept.
+        OSError: the cache folder is full or cannot be written to.
         RuntimeError: the folder also holds pictures that were not drawn.
     """
     counts = {"train": train, "validation": validation, "test": test}
@@ -187,17 +187,14 @@ def _map(draw, pictures):
         yield from map(draw, pictures)
         return
     spawn = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, mp_context=spawn, initializer=_start_worker)
-    # A worker would import __main__, and so run a student's script (and its TensorFlow) again.
-    main, sys.modules["__main__"] = sys.modules["__main__"], types.ModuleType("__main__")
-    try:
-        results = pool.map(draw, pictures, chunksize=8)
-    finally:
-        sys.modules["__main__"] = main
-    try:
+    with ProcessPoolExecutor(workers, mp_context=spawn, initializer=_start_worker) as pool:
+        # A worker would import __main__, and so run a student's script (and its TensorFlow) again.
+        main, sys.modules["__main__"] = sys.modules["__main__"], types.ModuleType("__main__")
+        try:
+            results = pool.map(draw, pictures, chunksize=8)
+        finally:
+            sys.modules["__main__"] = main
         yield from results
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
 def _start_worker():

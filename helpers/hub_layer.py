@@ -42,7 +42,7 @@ class HubLayer(keras.layers.Layer):
         self.supports_jit = False  # XLA would leave out the check of the values
         trained = {id(variable) for variable in self.module.trainable_variables}
         self.module_variables = [  # the module's own variables; Keras tracks what is in a list
-            keras.Variable(v, dtype=v.dtype, trainable=id(v) in trained, name=_keras_name(v))
+            keras.Variable(v, dtype=v.dtype, trainable=id(v) in trained, name=_name(v))
             for v in self.module.variables
         ]
         for variable in self.module_variables:  # Keras does this only when `trainable` changes
@@ -144,7 +144,7 @@ def _load(handle):
         advice = (
             "connect to the network once, or set TFHUB_CACHE_DIR to a folder that has the module"
             if "://" in handle
-            else "give the folder of a whole SavedModel"
+            else "put the whole SavedModel folder there, or give another one"
         )
         reason = str(error).strip().partition("\n")[0].rstrip(".") or type(error).__name__
         raise FileNotFoundError(f"HubLayer cannot load {handle} ({reason}): {advice}.") from None
@@ -189,5 +189,5 @@ def _error(sentence):
     return error
 
 
-def _keras_name(variable):
+def _name(variable):
     return variable.name.split(":")[0].replace("/", "_")  # Keras allows no slash in a name

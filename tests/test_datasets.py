@@ -251,6 +251,15 @@ def test_killed_drawing_resumes(cache, tmp_path, monkeypatch):
     assert resumed == files(small(**request))
 
 
+def test_workers_leave_ctrl_c_to_their_parent(monkeypatch):
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    try:
+        results = list(datasets._map(signal.raise_signal, [signal.SIGINT] * 200))
+    except KeyboardInterrupt:
+        pytest.fail("a worker was interrupted")
+    assert results == [None] * 200
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="sends a POSIX signal")
 def test_ctrl_c_stops_workers_and_keeps_what_was_drawn(cache):
     process = start(f"datasets.drawn({PETS}, train=600, size=32)", start_new_session=True)
@@ -265,25 +274,26 @@ def test_ctrl_c_stops_workers_and_keeps_what_was_drawn(cache):
 
 
 def test_two_processes_draw_once(cache, tmp_path):
-    log = tmp_path / "draws"
+    log, go = tmp_path / "draws", tmp_path / "go"
     code = f"""
-import time
-draw = critters.draw
-def slow(*a, **k):
-    time.sleep(0.05)
+import pathlib, time
+draw, end = critters.draw, time.monotonic() + 15
+def wait_then_draw(*a, **k):
+    while not pathlib.Path({str(go)!r}).exists() and time.monotonic() < end:
+        time.sleep(0.01)
     with open({str(log)!r}, "a") as log:
         log.write("x")
     return draw(*a, **k)
-critters.draw = slow
+critters.draw = wait_then_draw
 print(datasets.drawn({PETS}, train=60, size=32))
 """
     first = start(code)
     folder = wait_for("critters-*/.unfinished", cache).parent
     second = start(code)
-    assert finish(first) == f"{folder}\n"
-    assert finish(second) == (
-        f"Waiting for another notebook to finish drawing {folder.name} ...\n{folder}\n"
-    )
+    line = second.stdout.readline()
+    go.touch()
+    assert line == f"Waiting for another notebook to finish drawing {folder.name} ...\n"
+    assert (finish(first), finish(second)) == (f"{folder}\n", f"{folder}\n")
     assert log.read_text() == "x" * 60
     assert len(files(folder)) == 60
 
@@ -298,6 +308,7 @@ def test_unguarded_script(tmp_path):
         "import sys\n"
         "from helpers import datasets\n"
         f"folder = datasets.drawn({PETS}, train=200, size=32)\n"
+        "assert folder is sys.modules['__main__'].folder\n"
         "print(len(list(folder.rglob('*.png'))), {'tensorflow', 'keras'} & set(sys.modules))\n"
     )
     run = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=30)
