@@ -147,7 +147,7 @@ def _complete(folder, request):
 
 def _refuse_strangers(folder, pictures):
     """Raise if Keras would read pictures or classes that were not drawn."""
-    expected = {*pictures, *(str(parent) for p in pictures for parent in Path(p).parents)}
+    expected = {*pictures, *(parent.as_posix() for p in pictures for parent in Path(p).parents)}
     for path in folder.rglob("*"):
         name = path.relative_to(folder).as_posix()
         is_class = path.is_dir() and not path.name.startswith(".")

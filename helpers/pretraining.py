@@ -118,7 +118,7 @@ class _Seconds(keras.callbacks.Callback):
 
 
 def _train(model, pictures, size, epochs, peak, work):
-    """Train at one picture size, or load what an earlier run finished; the log has a row an epoch."""
+    """Train at one picture size, or load what an earlier run finished; give the log."""
     done, log = work / f"{size}px.weights.h5", work / f"{size}px.csv"
     if done.exists():
         model.load_weights(done)

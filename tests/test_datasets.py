@@ -59,7 +59,7 @@ def start(code, **options):
 
 
 def finish(process):
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=60)
     assert process.returncode == 0, err
     return out
 
@@ -237,7 +237,7 @@ def test_killed_drawing_resumes(cache, tmp_path, monkeypatch):
     process = start(f"datasets.drawn({PETS}, **{request})")
     folder = wait_for("*/manifest.json", cache).parent
     process.kill()
-    process.communicate(timeout=10)  # its workers have ended as well
+    process.communicate(timeout=30)  # its workers have ended as well
     kept = json.loads((folder / "manifest.json").read_text())["pictures"]
     changed = {name: (folder / name).stat().st_mtime_ns for name in kept}
     assert 0 < len(kept) <= len(files(folder)) < 600
@@ -265,7 +265,7 @@ def test_ctrl_c_stops_workers_and_keeps_what_was_drawn(cache):
     process = start(f"datasets.drawn({PETS}, train=600, size=32)", start_new_session=True)
     folder = wait_for("*/manifest.json", cache).parent
     os.killpg(process.pid, signal.SIGINT)
-    _, err = process.communicate(timeout=10)
+    _, err = process.communicate(timeout=60)
     assert err.rstrip().endswith("KeyboardInterrupt")
     assert "SpawnProcess" not in err  # one traceback, none from a worker
     recorded = json.loads((folder / "manifest.json").read_text())["pictures"]
@@ -311,7 +311,7 @@ def test_unguarded_script(tmp_path):
         "assert folder is sys.modules['__main__'].folder\n"
         "print(len(list(folder.rglob('*.png'))), {'tensorflow', 'keras'} & set(sys.modules))\n"
     )
-    run = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=30)
+    run = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=60)
     assert (run.stdout, run.stderr, run.returncode) == ("200 set()\n", "", 0)
 
 

@@ -1,0 +1,76 @@
+import dataclasses
+import math
+
+import keras
+import numpy as np
+import pandas as pd
+import pytest
+
+from helpers import experiments
+from helpers.experiments import Settings
+
+
+@pytest.fixture(scope="module")
+def model():
+    return experiments._model(weights=None)
+
+
+def test_unfreeze_leaves_early_layers_and_batch_norm_alone(model):
+    experiments._unfreeze(model, "block_13_expand")
+    backbone = next(layer for layer in model.layers if isinstance(layer, keras.Model))
+    trainable = [layer.name for layer in backbone.layers if layer.trainable]
+    assert trainable[0] == "block_13_expand"
+    assert not any(layer.trainable for layer in experiments._batch_norms(model))
+    assert len(experiments._batch_norms(model)) == 52
+
+
+def test_recalibrate_moves_statistics_and_nothing_else(model):
+    rng = np.random.default_rng(0)
+    data = [(rng.uniform(0, 255, (4, 96, 96, 3)).astype("float32"), None)]
+    for layer in experiments._batch_norms(model):
+        layer.trainable, layer.momentum = True, 0.9
+    before = {w.path: np.array(w) for w in model.weights}
+    experiments.recalibrate(model, data, passes=1)
+    moved = {w.path for w in model.weights if not np.array_equal(before[w.path], np.array(w))}
+    assert len(moved) > 100 and all("moving_" in path for path in moved)
+
+
+def test_frozen_run_learns_only_the_head(monkeypatch, tmp_path):
+    monkeypatch.setenv("COURSE_CACHE", str(tmp_path))
+    monkeypatch.setattr(experiments, "VALIDATION", 20)
+    monkeypatch.setattr(experiments, "TEST", 40)
+    row = experiments.run(Settings("frozen", labels=20))
+    assert row["trainable_parameters"] == 1281
+    assert 0 <= row["test_accuracy"] <= 1 and row["seconds"] > 0
+    assert row["labels"] == 20 and row["method"] == "frozen"
+
+
+def test_measured_goes_on_where_it_stopped(monkeypatch, tmp_path):
+    runs = [Settings("frozen", seed=s) for s in range(3)]
+    done = []
+
+    def fake_run(settings):
+        if len(done) == 2:
+            raise KeyboardInterrupt
+        done.append(settings)
+        return dataclasses.asdict(settings) | {
+            "test_accuracy": 0.9,
+            "validation_accuracy": 0.9,
+            "seconds": 1,
+        }
+
+    monkeypatch.setattr(experiments, "RESULTS", tmp_path)
+    monkeypatch.setattr(experiments, "run", fake_run)
+    with pytest.raises(KeyboardInterrupt):
+        experiments.measured("some", runs)
+    assert len(pd.read_csv(tmp_path / "some.csv")) == 2
+    done.clear()
+    assert len(experiments.measured("some", runs)) == 3
+    assert done == [runs[2]], "only what was missing is measured"
+
+
+def test_summary_gives_students_t_interval():
+    table = pd.DataFrame({"method": ["frozen"] * 3, "test_accuracy": [0.88, 0.90, 0.92]})
+    row = experiments.summary(table).loc["frozen"]
+    assert math.isclose(row["mean"], 0.90)
+    assert math.isclose(row["interval"], 4.3027 * 0.02 / math.sqrt(3), rel_tol=1e-4)

@@ -1,0 +1,50 @@
+"""Pre-training in miniature: it can be interrupted, goes on, and writes files that load."""
+
+import json
+
+import keras
+import numpy as np
+import pandas as pd
+import pytest
+
+from helpers import pretraining
+from helpers.hub_layer import HubLayer
+
+
+def test_interrupted_pretraining_goes_on_and_writes_loadable_files(tmp_path, monkeypatch):
+    monkeypatch.setenv("COURSE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(pretraining, "COUNTS", {"train": 48, "validation": 24, "test": 24})
+    monkeypatch.setattr(pretraining, "PHASES", ((32, 2, 1e-3),))
+    monkeypatch.setattr(pretraining, "BATCH", 8)
+    work, output = tmp_path / "work", tmp_path / "weights"
+
+    class Interrupted(pretraining._Seconds):
+        def on_epoch_begin(self, epoch, logs=None):
+            super().on_epoch_begin(epoch, logs)
+            if epoch == 1:
+                raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pretraining, "_Seconds", Interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            pretraining.pretrain_mobilenet_v2(output, work)
+    assert not output.exists(), "nothing half-finished is written"
+    assert list(pd.read_csv(work / "32px.csv")["epoch"]) == [0]
+
+    pretraining.pretrain_mobilenet_v2(output, work)
+    assert list(pd.read_csv(work / "32px.csv")["epoch"]) == [0, 1], "the first epoch is not redone"
+    record = json.loads((output / "mobilenet_v2.json").read_text())
+    assert len(record["validation_accuracy_by_epoch"]) == 2
+    assert {f.split("/")[0] for f in record["sha256"]} == {
+        "mobilenet_v2.weights.h5",
+        "mobilenet_v2_head.weights.h5",
+        "mobilenet_v2_hub",
+    }
+
+    backbone = keras.applications.MobileNetV2(
+        include_top=False, weights=output / "mobilenet_v2.weights.h5", input_shape=(96, 96, 3)
+    )
+    picture = np.random.default_rng(0).uniform(0, 1, (1, 96, 96, 3)).astype("float32")
+    features = HubLayer(output / "mobilenet_v2_hub")(picture)
+    expected = backbone(2 * picture - 1).numpy().mean(axis=(1, 2))
+    np.testing.assert_allclose(features, expected, rtol=1e-3, atol=1e-3)
