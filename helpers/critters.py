@@ -8,6 +8,7 @@ nothing about the species. `draw` knows nothing but a species and a random gener
 import colorsys
 import difflib
 import functools
+from types import SimpleNamespace
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
@@ -16,17 +17,19 @@ VERSION = 1  # raised whenever the pixels of a seed change
 STYLES = ("crayon", "paint", "ink", "night")
 SUPERSAMPLING = 2
 
-# One line a part. (low, high) is drawn uniformly for each individual, a list is chosen from, anything
-# else holds for all. Lengths are in head radii. What a line leaves out comes from COMMON.
+# fmt: off
+# One entry a species. (low, high) is drawn uniformly for each individual, a list is chosen from,
+# anything else holds for all. Lengths are in head radii, angles in degrees from the top of the
+# head. What an entry leaves out comes from COMMON.
 COMMON = dict(
     width=(0.92, 1.08), height=(0.9, 1.06), jaw=(0.86, 1.0),
     ears="none", ear_size=(0.4, 0.55), ear_angle=(30, 42),
     horns="none", around="none", face="none",
-    eyes="plain", eye_size=(0.12, 0.2), eye_gap=(0.32, 0.46), eye_height=(-0.22, -0.05), pupil="round",
-    muzzle="oval", muzzle_width=(0.38, 0.5), muzzle_height=(0.28, 0.36),
+    eyes="plain", eye_size=(0.12, 0.2), eye_gap=(0.32, 0.46), eye_height=(-0.22, -0.05),
+    pupil="round", muzzle="oval", muzzle_width=(0.38, 0.5), muzzle_height=(0.28, 0.36),
     nose="oval", nose_size=(0.13, 0.2), mouth=["line", "smile"],
     whiskers=0.0, tongue=[False] * 6 + [True], extra="none",
-)  # fmt: skip
+)
 
 ANATOMY = {
     # the source world: what the backbones are pre-trained on
@@ -35,9 +38,8 @@ ANATOMY = {
                 pupil=["slit", "round"], eye_size=(0.1, 0.16)),
     "bear": dict(ears="round", ear_size=(0.26, 0.38), muzzle_width=(0.42, 0.55),
                  nose_size=(0.17, 0.24)),
-    "cow": dict(ears="leaf", ear_angle=(72, 95), horns=["stub"] * 3 + ["none"],
-                height=(1.0, 1.15), muzzle="wide", muzzle_width=(0.6, 0.75), nose="nostrils",
-                eye_gap=(0.42, 0.55)),
+    "cow": dict(ears="leaf", ear_angle=(72, 95), horns=["stub"] * 3 + ["none"], height=(1.0, 1.15),
+                muzzle="wide", muzzle_width=(0.6, 0.75), nose="nostrils", eye_gap=(0.42, 0.55)),
     "crocodile": dict(eyes="bulging", pupil="slit", muzzle="long", muzzle_width=(0.5, 0.62),
                       nose="nostrils", mouth="teeth", width=(0.8, 0.95)),
     "deer": dict(ears="leaf", ear_size=(0.5, 0.65), ear_angle=(52, 72), horns="antlers",
@@ -58,17 +60,16 @@ ANATOMY = {
                      jaw=(0.55, 0.7), muzzle_width=(0.2, 0.28), nose_size=(0.13, 0.18),
                      whiskers=[0.0, 0.35]),
     "hippo": dict(ears="round", ear_size=(0.18, 0.26), muzzle="long", muzzle_width=(0.78, 0.95),
-                  nose="nostrils", mouth="fangs", eye_height=(-0.42, -0.3),
-                  eye_size=(0.1, 0.15)),
+                  nose="nostrils", mouth="fangs", eye_height=(-0.42, -0.3), eye_size=(0.1, 0.15)),
     "horse": dict(ears="point", ear_size=(0.34, 0.44), ear_angle=(16, 26), around="forelock",
-                  width=(0.72, 0.84), height=(1.2, 1.36), muzzle="wide",
-                  muzzle_width=(0.42, 0.54), nose="nostrils", eye_gap=(0.42, 0.52)),
+                  width=(0.72, 0.84), height=(1.2, 1.36), muzzle="wide", muzzle_width=(0.42, 0.54),
+                  nose="nostrils", eye_gap=(0.42, 0.52)),
     "koala": dict(ears="fluffy", ear_size=(0.5, 0.66), ear_angle=(52, 66), muzzle="none",
                   nose="spoon", eye_size=(0.1, 0.15)),
     "monkey": dict(ears="round", ear_size=(0.36, 0.46), ear_angle=(82, 96), face="heart",
                    muzzle_width=(0.52, 0.62), nose="nostrils"),
     "mouse": dict(ears="round", ear_size=(0.58, 0.78), ear_angle=(42, 56), jaw=(0.55, 0.72),
-                  muzzle="pads", muzzle_width=(0.18, 0.24), nose="oval", nose_size=(0.1, 0.15),
+                  muzzle="pads", muzzle_width=(0.18, 0.24), nose_size=(0.1, 0.15),
                   whiskers=(0.4, 0.7), eye_size=(0.1, 0.16), mouth=["line", "buck"]),
     "otter": dict(ears="round", ear_size=(0.15, 0.22), ear_angle=(58, 70), width=(1.06, 1.2),
                   height=(0.8, 0.92), muzzle="pads", muzzle_width=(0.28, 0.38),
@@ -79,11 +80,11 @@ ANATOMY = {
                   muzzle_width=(0.34, 0.44)),
     "pig": dict(ears=["tipped", "point", "flop"], ear_size=(0.36, 0.48), muzzle="snout",
                 muzzle_width=(0.32, 0.44), nose="nostrils", eye_size=(0.1, 0.15)),
-    "rabbit": dict(ears=["tall"] * 3 + ["lop"], ear_size=(0.95, 1.25), ear_angle=(8, 24), muzzle="pads",
-                   muzzle_width=(0.2, 0.27), nose="triangle", nose_size=(0.1, 0.14), mouth="buck",
-                   whiskers=[0.0, 0.45, 0.6]),
-    "seal": dict(muzzle="pads", muzzle_width=(0.26, 0.36), nose="triangle",
-                 nose_size=(0.12, 0.18), whiskers=(0.5, 0.8), eye_size=(0.18, 0.26)),
+    "rabbit": dict(ears=["tall"] * 3 + ["lop"], ear_size=(0.95, 1.25), ear_angle=(8, 24),
+                   muzzle="pads", muzzle_width=(0.2, 0.27), nose="triangle", nose_size=(0.1, 0.14),
+                   mouth="buck", whiskers=[0.0, 0.45, 0.6]),
+    "seal": dict(muzzle="pads", muzzle_width=(0.26, 0.36), nose="triangle", nose_size=(0.12, 0.18),
+                 whiskers=(0.5, 0.8), eye_size=(0.18, 0.26)),
     "sheep": dict(ears="leaf", ear_angle=(84, 110), around="wool", width=(0.8, 0.92),
                   jaw=(0.68, 0.82), muzzle="none", nose="triangle", nose_size=(0.16, 0.22),
                   pupil=["round", "bar"]),
@@ -95,14 +96,14 @@ ANATOMY = {
                 width=(0.96, 1.16), height=(0.84, 1.0), jaw=(0.74, 0.98), eye_size=(0.15, 0.23),
                 pupil=["slit"] * 2 + ["round"], muzzle=["pads"] * 3 + ["oval"],
                 muzzle_width=(0.2, 0.32), muzzle_height=(0.18, 0.27), nose="triangle",
-                nose_size=(0.1, 0.18), whiskers=[0.0] + [0.55, 0.7, 0.85] * 2, tongue=[False] * 12
-                + [True]),
+                nose_size=(0.1, 0.18), whiskers=[0.0] + [0.55, 0.7, 0.85] * 2,
+                tongue=[False] * 12 + [True]),
     "dog": dict(ears=["flop"] * 5 + ["tipped"] * 2 + ["point"] * 4, ear_size=(0.4, 0.7),
                 ear_angle=(26, 46), width=(0.84, 1.06), height=(0.92, 1.14), jaw=(0.7, 0.96),
                 eye_size=(0.12, 0.2), pupil="round", muzzle=["oval"] * 4 + ["pads"],
                 muzzle_width=(0.28, 0.52), muzzle_height=(0.26, 0.42), nose="oval",
-                nose_size=(0.15, 0.27), whiskers=[0.0] * 7 + [0.4], tongue=[False] * 3 + [True] *
-                2),
+                nose_size=(0.15, 0.27), whiskers=[0.0] * 7 + [0.4],
+                tongue=[False] * 3 + [True] * 2),
     # ... and their five wild cousins
     "fox": dict(ears="point", ear_size=(0.62, 0.82), ear_angle=(26, 40), jaw=(0.4, 0.55),
                 around="ruff", face="cheeks", pupil="slit", muzzle_width=(0.2, 0.28),
@@ -117,8 +118,26 @@ ANATOMY = {
                   whiskers=[0.0, 0.6]),
     "wolf": dict(ears="point", ear_size=(0.42, 0.56), ear_angle=(20, 32), jaw=(0.55, 0.7),
                  around="ruff", height=(1.0, 1.15), muzzle_width=(0.3, 0.38),
-                 muzzle_height=(0.4, 0.5), nose_size=(0.17, 0.23), whiskers=0.0),
-}  # fmt: skip
+                 muzzle_height=(0.4, 0.5), nose_size=(0.17, 0.23)),
+}
+
+# Shapes as points (x to the right, y down); of a pair, the right one. Horns and brow stripes are
+# stretched by the head's height, ruff and cheek stripes by its width, ears by their size.
+HORNS = {"stub": [(0.34, -0.75), (0.62, -0.66), (0.85, -0.85), (0.8, -1.3), (0.62, -0.98)],
+         "swept": [(0.14, -0.8), (0.42, -0.75), (0.72, -1.3), (0.95, -1.75), (0.5, -1.5)]}
+ANTLERS = [[(0.25, -0.8), (0.4, -1.3), (0.85, -1.75)], [(0.4, -1.25), (0.75, -1.2), (0.95, -1.4)],
+           [(0.55, -1.45), (0.5, -1.65), (0.45, -1.85)]]
+LEAF = [(-0.12, 0.1), (-0.42, -0.6), (0, -1.5), (0.42, -0.6), (0.12, 0.1)]
+FLOP = [(-0.45, -0.3), (0.45, -0.4), (0.5, 0.9), (0.3, 1.8), (-0.4, 1.4)]
+RUFF = [(0.8, -0.25), (1.3, 0.3), (1, 0.36), (1.12, 0.66), (0.75, 0.64), (0.7, 0.95), (0, 0.8)]
+HEART = [(0, -0.4), (0.35, -0.62), (0.72, -0.3), (0.55, 0.25), (0.5, 0.75), (0, 0.9)]
+BROW_STRIPES = [[(-0.38, -0.9), (-0.22, -0.9), (-0.24, -0.45)],
+                [(-0.08, -0.96), (0.08, -0.96), (0, -0.45)],
+                [(0.22, -0.9), (0.38, -0.9), (0.24, -0.45)]]
+CHEEK_STRIPES = [[(0.93, 0.08), (0.9, 0.24), (0.52, 0.17)],
+                 [(0.93, 0.31), (0.9, 0.47), (0.52, 0.4)]]
+TUSK = [(0.2, 0.45), (0.4, 0.4), (0.6, 1.1)]
+# fmt: on
 
 HELD_OUT = ("cat", "dog")
 COUSINS = ("fox", "lion", "raccoon", "tiger", "wolf")
@@ -142,12 +161,12 @@ def draw(species, rng, size=96, style="crayon"):
         `PIL.Image.Image`, mode RGB, `size` x `size`.
 
     Raises:
-        ValueError: unknown species or style, or a size out of range.
+        ValueError: unknown species or style, or a size that is not a whole number from 32 to 512.
     """
     check_known("species", species, ANATOMY)
     check_known("style", style, STYLES)
-    if not 32 <= size <= 512:
-        raise ValueError(f"size is {size}: choose a side between 32 and 512 pixels.")
+    if size not in range(32, 513):
+        raise ValueError(f"size is {size!r}: choose a side between 32 and 512 pixels.")
     canvas = _Canvas(size * SUPERSAMPLING, rng, style)
     _background(canvas, rng)
     _Portrait(species, canvas, rng).draw()
@@ -163,586 +182,421 @@ def check_known(what, value, known):
         raise ValueError(f"unknown {what} {value!r}: {hint}")
 
 
-# --- geometry: arrays of points (n, 2), x to the right, y down ---------------------------------------
+# --- geometry: arrays of points (n, 2), or of shapes (k, n, 2); x to the right, y down ---
 
 
 @functools.cache
-def _circle(n=28):
+def _circle(n):
     turn = np.linspace(0, 2 * np.pi, n, endpoint=False)
     return np.stack([np.cos(turn), np.sin(turn)], 1)
 
 
-def _oval(x, y, rx, ry, n=28):
-    return _circle(n) * (rx, ry) + (x, y)
+def _oval(centre, rx, ry, n=28):
+    """One shape for a centre (2,), k shapes for centres (k, 2)."""
+    return np.asarray(centre)[..., None, :] + _circle(n) * (rx, ry)
+
+
+def _zigzag(y, rx, ry, teeth, depth):
+    """A ring of spikes: outer radii (rx, ry), inner ones shorter by the factor `depth`."""
+    ring = _circle(2 * teeth) * (rx, ry)
+    ring[1::2] *= depth
+    return ring + (0, y)
+
+
+def _mirror(points):
+    """What is on the right side, on the left and on the right."""
+    return np.stack([np.multiply(points, (-1, 1)), points])
 
 
 def _round_off(points, times=2):
     """Cut the corners of a closed polygon (Chaikin, 1974)."""
-    points = np.asarray(points, float)
     for _ in range(times):
         after = np.roll(points, -1, 0)
-        points = np.stack([0.75 * points + 0.25 * after, 0.25 * points + 0.75 * after], 1).reshape(
-            -1, 2
-        )
+        pairs = [_mix(points, after, 0.25), _mix(points, after, 0.75)]
+        points = np.stack(pairs, 1).reshape(-1, 2)
     return points
 
 
-def _zigzag(x, y, rx, ry, teeth, depth):
-    """A ring of spikes: outer radii (rx, ry), inner ones shorter by the factor `depth`."""
-    ring = _circle(2 * teeth) * (rx, ry)
-    ring[1::2] *= depth
-    return ring + (x, y)
+def _smooth(*right):
+    """A symmetric shape with round corners, from the points of its right half, top to bottom."""
+    left, right = _mirror(right)
+    top = left[:1] if right[0, 0] else left[:0]  # a first point on the axis counts once
+    return _round_off(np.vstack([top, right, left[:0:-1]]))
 
 
 def _curve(*points, n=9):
     """A Bezier curve of degree 2 through the first and last point, pulled by the middle one."""
-    a, b, c = np.asarray(points, float)
+    a, b, c = np.array(points)
     t = np.linspace(0, 1, n)[:, None]
     return (1 - t) ** 2 * a + 2 * t * (1 - t) * b + t**2 * c
 
 
 def _turn(points, degrees):
-    angle = np.radians(degrees)
-    return np.asarray(points) @ np.array(
-        [[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]]
-    )
-
-
-# --- colours: arrays of three floats, 0 to 255 -------------------------------------------------------
-
-
-def _colour(rng, saturation=(0.15, 0.85), value=(0.35, 0.95)):
-    return 255 * np.array(
-        colorsys.hsv_to_rgb(rng.random(), rng.uniform(*saturation), rng.uniform(*value))
-    )
+    """Clockwise about (0, 0)."""
+    cos, sin = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
+    return np.asarray(points) @ [[cos, sin], [-sin, cos]]
 
 
 def _mix(a, b, share):
+    """Points or colours on the way from a (share 0) to b (share 1)."""
     return (1 - share) * np.asarray(a) + share * np.asarray(b)
 
+
+# --- colours: arrays of three floats, 0 to 255 ---
 
 BLACK, WHITE = np.zeros(3), np.full(3, 255.0)
 
 
+def _colour(rng, saturation=(0.15, 0.85), value=(0.35, 0.95)):
+    hsv = rng.random(), rng.uniform(*saturation), rng.uniform(*value)
+    return 255 * np.array(colorsys.hsv_to_rgb(*hsv))
+
+
+def _rgb(colour):
+    return tuple(int(c) for c in np.clip(np.round(colour), 0, 255))
+
+
 class _Canvas:
-    """A picture being drawn, and the hand that draws it: the style decides about lines and fills."""
+    """A picture being drawn, and the hand that draws it: the style decides on lines and fills."""
 
     def __init__(self, side, rng, style):
         self.side, self.rng, self.style = side, rng, style
-        self.paper = (
-            _colour(rng, (0.02, 0.12), (0.86, 0.98)) if style in ("ink", "crayon") else _colour(rng)
-        )
+        tint = ((0.02, 0.12), (0.86, 0.98)) if style in ("ink", "crayon") else ()
+        self.paper = _colour(rng, *tint)
         self.ink = _colour(rng, (0.1, 0.6), (0.08, 0.3))
         self.pen = side / 96 * rng.uniform(0.55, 1.25)
-        self.image = Image.new("RGB", (side, side), self._rgb(self.paper))
+        self.image = Image.new("RGB", (side, side), _rgb(self.paper))
         self.brush = ImageDraw.Draw(self.image)
-
-    @staticmethod
-    def _rgb(colour):
-        return tuple(int(c) for c in np.clip(np.round(colour), 0, 255))
 
     def line(self, points, colour=None, width=1.0, closed=False):
         """Draw a line; `width` is relative to the pen. Without a colour it is an outline."""
         if colour is None or self.style == "ink":
             colour = self.ink
         if self.style in ("crayon", "ink"):
-            points = points + self.rng.normal(0, self.side * 0.0022, np.shape(points))
-        flat = [tuple(p) for p in points]
+            points = points + self.rng.normal(0, self.side * 0.0022, points.shape)
+        path = [tuple(p) for p in points]
         if closed:
-            flat += flat[:2]
-        self.brush.line(flat, self._rgb(colour), max(1, round(width * self.pen)), joint="curve")
+            path += path[:2]
+        self.brush.line(path, _rgb(colour), max(1, round(width * self.pen)), joint="curve")
 
     def shape(self, points, colour, outline=True, solid=False):
         """Fill a closed shape. `solid` shapes stay dark in ink; others show the paper."""
         fill = colour
         if self.style == "ink":
             fill = _mix(self.paper, self.ink, 0.75) if solid else _mix(self.paper, colour, 0.06)
-        self.brush.polygon([tuple(p) for p in points], self._rgb(fill))
+        self.brush.polygon([tuple(p) for p in points], _rgb(fill))
         if outline:
-            self.line(
-                points, _mix(colour, BLACK, 0.6) if self.style == "crayon" else None, closed=True
-            )
+            edge = _mix(colour, BLACK, 0.6) if self.style == "crayon" else None
+            self.line(points, edge, closed=True)
 
 
 class _Portrait:
-    """One individual: its anatomy, colours and pose, and the drawing of its parts from back to front."""
+    """One individual: its anatomy, colours and pose, and its parts drawn from back to front.
+
+    Parts are drawn in head coordinates: (0, 0) is the middle of the head, 1 its radius.
+    """
 
     def __init__(self, species, canvas, rng):
         self.canvas, self.rng = canvas, rng
-        self.a = {k: self._sample(v) for k, v in (COMMON | ANATOMY[species]).items()}
+        sampled = {part: self._sample(v) for part, v in (COMMON | ANATOMY[species]).items()}
+        self.a = SimpleNamespace(**sampled)
+        if self.a.eyes == "bulging":  # on top of the head
+            self.a.eye_height = -0.86 * self.a.height - 0.02
         self.fur = _colour(rng)
         self.light = _mix(self.fur, WHITE, rng.uniform(0.35, 0.75))
         self.dark = _mix(self.fur, BLACK, rng.uniform(0.4, 0.7))
         self.second = rng.choice([self.light, self.dark, _colour(rng)])
         self.pink = _mix(_colour(rng), (235, 130, 140), 0.6)
-        self.nose_colour = rng.choice(
-            [_mix(self.dark, BLACK, 0.6), self.pink, _mix(self.fur, BLACK, 0.75)]
-        )
+        noses = _mix(self.dark, BLACK, 0.6), self.pink, _mix(self.fur, BLACK, 0.75)
+        self.nose_colour = rng.choice(noses)
         self.ear_colour = self.second if rng.random() < 0.3 else self.fur
         self.pattern = rng.choice(PATTERNS)
         self.accessory = rng.choice(ACCESSORIES)
         # pose: where the head is, how far it tilts, turns and nods, and how wide the lens makes it
         side = canvas.side
         self.radius = side * rng.uniform(0.19, 0.35)
-        self.centre = np.array([side * rng.uniform(0.34, 0.66), side * rng.uniform(0.36, 0.6)])
+        self.centre = side * np.array([rng.uniform(0.34, 0.66), rng.uniform(0.36, 0.6)])
         self.tilt = rng.normal(0, 11)
         self.gaze = rng.uniform(-0.2, 0.2), rng.uniform(-0.1, 0.1)
-        self.stretch = np.array([rng.uniform(0.9, 1.1), 1.0])
+        self.stretch = rng.uniform(0.9, 1.1), 1.0
 
     def _sample(self, value):
         if isinstance(value, tuple):
             return self.rng.uniform(*value)
         return value[self.rng.integers(len(value))] if isinstance(value, list) else value
 
-    def place(self, points, depth=0.0):
-        """From head radii to pixels; what stands out of the face (depth) moves most when it turns."""
-        points = (np.asarray(points, float) + np.multiply(self.gaze, depth)) * self.stretch
-        return _turn(points, self.tilt) * self.radius + self.centre
+    def place(self, shapes, depth):
+        """From head radii to pixels, (k, n, 2); what stands out moves most when the head turns."""
+        points = (np.asarray(shapes) + np.multiply(self.gaze, depth)) * self.stretch
+        points = _turn(points, self.tilt) * self.radius + self.centre
+        return points.reshape(-1, *points.shape[-2:])
 
-    def fill(self, points, colour, depth=0.0, **options):
-        self.canvas.shape(self.place(points, depth), colour, **options)
+    def fill(self, shapes, colour, depth=0.0, **options):
+        for points in self.place(shapes, depth):
+            self.canvas.shape(points, colour, **options)
 
-    def stroke(self, points, depth=0.0, colour=None, width=1.0):
-        self.canvas.line(self.place(points, depth), colour, width)
-
-    def both(self, part, *args):
-        for side in (-1, 1):
-            part(side, *args)
+    def stroke(self, lines, depth=0.0, colour=None, width=1.0):
+        for points in self.place(lines, depth):
+            self.canvas.line(points, colour, width)
 
     def draw(self):
-        a = self.a
-        self._body()
-        self._around(behind=True)
-        self.both(self._horn)
-        hanging = a["ears"] in ("flop", "lop")
-        if not hanging:
-            self.both(self._ear)
-        self._head()
-        self._around(behind=False)
-        if hanging:
-            self.both(self._ear)
-        if a["eyes"] == "bulging":
-            self.both(self._bulge)
-        self._muzzle()
-        self.both(self._eye)
-        if a["whiskers"]:
-            self.both(self._whiskers)
-        self._accessory()
-
-    # each part below is drawn in head coordinates: (0, 0) is the middle of the head, 1 its radius
+        behind = [self._body, self._behind, self._horns]
+        head = [self._head, self._pattern, self._face, self._hair]
+        front = [self._muzzle, self._nose, self._mouth, self._eyes, self._whiskers, self._accessory]
+        hanging = self.a.ears in ("flop", "lop")
+        (head if hanging else behind).append(self._ears)
+        for part in behind + head + front:
+            part()
 
     def _body(self):
         w = self.rng.uniform(0.75, 1.15)
-        body = _round_off(
-            [(-0.4, 0.5), (0.4, 0.5), (w, 1.5), (w * 1.1, 3.6), (-w * 1.1, 3.6), (-w, 1.5)]
-        )
-        self.fill(body, self.second if self.rng.random() < 0.3 else self.fur, depth=-0.5)
+        colour = self.second if self.rng.random() < 0.3 else self.fur
+        self.fill(_smooth((0.4, 0.5), (w, 1.5), (1.1 * w, 3.6)), colour, -0.5)
 
-    def _head(self):
-        a = self.a
-        outline = _circle(36) * (a["width"], a["height"])
-        below = outline[:, 1] > 0
-        outline[below, 0] *= 1 - (1 - a["jaw"]) * outline[below, 1] / a["height"]
-        self.fill(outline, self.fur)
-        self._pattern()
-        self._face()
+    def _behind(self):
+        kind, w, h, rng = self.a.around, self.a.width, self.a.height, self.rng
+        if kind == "mane":
+            mane = _zigzag(0.05, 1.5 * w, 1.5 * h, rng.integers(11, 17), 0.86)
+            self.fill(mane, self.dark, -0.2)
+        elif kind == "spines":
+            spines = _zigzag(-0.15, 1.42 * w, 1.35 * h, rng.integers(15, 22), 0.74)
+            self.fill(spines, self.dark, -0.2)
+        elif kind == "wool":
+            curls = _turn(1.05 * _circle(10), rng.uniform(0, 36)) * (w, h) - (0, 0.1)
+            self.fill(_oval(curls, 0.4, 0.4, 18), self.light, -0.2)
+        elif kind == "ruff":
+            self.fill(_mirror(np.multiply(RUFF, (w, 1))), self.light, -0.05)
 
-    def _pattern(self):
-        a, rng = self.a, self.rng
-        w, h = a["width"], a["height"]
-        if self.pattern == "stripes":
-            for x in (-0.25, 0.0, 0.25):
-                self.stroke([(x * w, -0.9 * h), (x * w * 1.1, -0.5 * h)], 0.3, self.second, 2.4)
-        elif self.pattern in ("spots", "speckles"):
-            r, many = (0.13, 5) if self.pattern == "spots" else (0.05, 12)
-            for angle, far in zip(
-                rng.uniform(0, 6.283, many), rng.uniform(0.3, 0.8, many), strict=True
-            ):
-                x, y = far * w * np.cos(angle) * 0.9, far * h * np.sin(angle) * 0.9
-                self.fill(_oval(x, y, r, r * 0.85, 12), self.second, 0.2, outline=False)
-        elif self.pattern == "half":
-            side = rng.choice([-1, 1])
-            half = [(0.05 * side, -0.94 * h), (0.62 * side * w, -0.7 * h), (0.92 * side * w, -0.1 * h), (0.6 * side * w * a["jaw"], 0.55 * h),
-                    (0.05 * side, 0.85 * h)]  # fmt: skip
-            self.fill(_round_off(half, 1), self.second, outline=False)
-        elif self.pattern == "blaze":
-            self.fill(
-                _round_off([(-0.1, -0.95 * h), (0.1, -0.95 * h), (0.22, 0.3), (-0.22, 0.3)]),
-                self.second,
-                0.1,
-                outline=False,
-            )
+    def _horns(self):
+        kind, h = self.a.horns, self.a.height
+        bone = _mix((225, 210, 170), self.light, 0.3)
+        for side in (-1, 1):
+            if kind in HORNS:
+                self.fill(_round_off(np.multiply(HORNS[kind], (side, h)), 1), bone)
+            elif kind == "knobs":
+                self.stroke([(0.26 * side, -0.8 * h), (0.34 * side, -1.28 * h)], 0, self.fur, 4)
+                self.fill(_oval((0.35 * side, -1.32 * h), 0.12, 0.12, 14), self.dark, solid=True)
+            elif kind == "antlers":
+                self.stroke([_curve(*branch) * (side, h) for branch in ANTLERS], 0, bone, 3.4)
 
-    def _face(self):
-        kind, gap, y = self.a["face"], self.a["eye_gap"], self.a["eye_height"]
-        w, h, jaw = self.a["width"], self.a["height"], self.a["jaw"]
-        if kind == "patches":
-            for side in (-1, 1):
-                patch = _turn(_oval(0, 0, 0.24, 0.34, 20), 25 * side) + (gap * side, y + 0.05)
-                self.fill(patch, self.dark, 0.4, outline=False, solid=True)
-        elif kind == "mask":
-            mask = [(-0.95 * w, y - 0.1), (-0.3, y - 0.26), (0, y - 0.08), (0.3, y - 0.26), (0.95 * w, y - 0.1), (0.7 * w, y + 0.35),
-                    (0.15, y + 0.24), (-0.15, y + 0.24), (-0.7 * w, y + 0.35)]  # fmt: skip
-            self.fill(_round_off(mask), self.dark, 0.2, outline=False, solid=True)
-        elif kind == "stripes":
-            for x, up in ((-0.3, 0.9), (0.0, 0.96), (0.3, 0.9)):
-                spike = [(x - 0.08, -up * h), (x + 0.08, -up * h), (x * 0.8, -0.45 * h)]
-                self.fill(spike, self.dark, 0.2, outline=False, solid=True)
-            for side in (-1, 1):
-                for dy in (0.15, 0.38):
-                    spike = [
-                        (side * w * 0.93, dy - 0.07),
-                        (side * w * 0.9, dy + 0.09),
-                        (side * w * 0.52, dy + 0.02),
-                    ]
-                    self.fill(spike, self.dark, 0.1, outline=False, solid=True)
-        elif kind == "cheeks":
-            for side in (-1, 1):
-                cheek = [
-                    (side * 0.9 * w, 0.05),
-                    (side * 0.12, 0.3),
-                    (side * 0.08, 0.9 * h),
-                    (side * 0.62 * w * jaw, 0.72 * h),
-                ]
-                self.fill(_round_off(cheek, 1), self.light, 0.1, outline=False)
-        elif kind == "heart":
-            lobes = [(0, -0.4), (0.35, -0.62), (0.72, -0.3), (0.55, 0.25), (0.5, 0.75), (0, 0.9)]
-            self.fill(_round_off(lobes + [(-x, y) for x, y in lobes[:0:-1]]), self.light, 0.15)
-        elif kind == "discs":
-            for side in (-1, 1):
-                self.fill(_oval(gap * side, y, 0.42, 0.44), self.light, 0.2)
-
-    def _around(self, behind):
-        kind, rng = self.a["around"], self.rng
-        w, h = self.a["width"], self.a["height"]
-        if behind and kind == "mane":
-            self.fill(
-                _zigzag(0, 0.05, w * 1.5, h * 1.5, int(rng.integers(11, 17)), 0.86), self.dark, -0.2
-            )
-        elif behind and kind == "spines":
-            self.fill(
-                _zigzag(0, -0.15, w * 1.42, h * 1.35, int(rng.integers(15, 22)), 0.74),
-                self.dark,
-                -0.2,
-            )
-        elif behind and kind == "wool":
-            for angle in np.arange(0, 360, 36) + rng.uniform(0, 36):
-                x, y = _turn([[1.05, 0.0]], angle)[0]
-                self.fill(_oval(x * w, y * h - 0.1, 0.4, 0.4, 18), self.light, -0.2)
-        elif behind and kind == "ruff":
-            for side in (-1, 1):
-                ruff = [(side * 0.8 * w, -0.25), (side * 1.3 * w, 0.3), (side * w, 0.36), (side * 1.12 * w, 0.66), (side * 0.75 * w, 0.64),
-                        (side * 0.7 * w, 0.95), (0, 0.8)]  # fmt: skip
-                self.fill(ruff, self.light, -0.05)
-        elif not behind and kind == "forelock":
-            self.fill(_zigzag(0, -0.8 * h, 0.3, 0.42, 6, 0.6), self.dark, 0.2)
-        elif not behind and kind == "wool":
-            for x in (-0.4, 0, 0.4):
-                self.fill(_oval(x, -0.8 * h, 0.3, 0.26, 18), self.light, 0.1)
-        if not behind and self.a["extra"] == "tuft":
-            self.fill(_zigzag(0, -h, 0.14, 0.32, 5, 0.5), self.dark)
-
-    def _ear(self, side):
-        kind, size = self.a["ears"], self.a["ear_size"]
+    def _ears(self):
+        kind, s = self.a.ears, self.a.ear_size
         if kind == "none":
             return
-        # with the base at (0, 0) and the tip upwards
-        w = 0.62 * size
-        outlines = {
-            "point": [(-w, 0.2), (-0.15 * w, -1.25 * size), (0.15 * w, -1.25 * size), (w, 0.2)],
-            "tipped": [(-w, 0.2), (-0.6 * w, -0.75 * size), (0.6 * w, -0.75 * size), (w, 0.2)],
-            "tuft": [(-0.7 * w, 0.25), (0.4 * side * w, -1.3 * size), (0.7 * w, 0.25)],
-            "round": _oval(0, -0.3 * size, size, size, 20),
-            "fluffy": _zigzag(0, -0.2 * size, 1.1 * size, 1.1 * size, 11, 0.84),
-            "fan": _oval(0, -0.35 * size, 0.95 * size, size, 22),
-            "tall": _oval(0, -0.55 * size, 0.24 * size, 0.8 * size, 20),
-            "leaf": _round_off(
-                np.array([(-0.12, 0.1), (-0.42, -0.6), (0, -1.5), (0.42, -0.6), (0.12, 0.1)]) * size
-            ),
-            "flop": _round_off(
-                np.array([(-0.45, -0.3), (0.45, -0.4), (0.5, 0.9), (0.3, 1.8), (-0.4, 1.4)]) * size
-            ),
-            "lop": _oval(0.1, 0.6 * size, 0.26 * size, 0.8 * size, 20),
-        }
-        where = np.radians({"fan": 72, "flop": 50, "lop": 35}.get(kind, self.a["ear_angle"]))
-        base = 0.9 * np.array([np.sin(where) * self.a["width"], -np.cos(where) * self.a["height"]])
-        steep = {"point": 0.55, "tipped": 0.55, "tuft": 0.55, "flop": -0.12, "lop": -0.4}
-        lean = np.degrees(where) * steep.get(kind, 1)
-        outer = (_turn(outlines[kind], lean) + base) * (side, 1)
-        self.fill(outer, self.ear_colour, -0.15)
-        if kind in ("point", "round", "fluffy", "fan", "tall", "leaf"):
-            middle = outer.mean(0)
-            inner = (outer - middle) * 0.6 + middle
-            self.fill(inner, self.pink, -0.15, outline=kind != "fluffy")
-        elif kind == "tipped":
-            tip = [(-0.62 * w, -0.78 * size), (0.62 * w, -0.78 * size), (0.5 * w, -0.1 * size)]
-            self.fill((_turn(tip, lean) + base) * (side, 1), self.light, -0.15)
+        w = 0.62 * s
+        angle = {"fan": 72, "flop": 50, "lop": 35}.get(kind, self.a.ear_angle)
+        base = _turn((0, -0.9), angle) * (self.a.width, self.a.height)
+        lean = {"point": 0.55, "tipped": 0.55, "tuft": 0.55, "flop": -0.12, "lop": -0.4}
+        lean = angle * lean.get(kind, 1)
+        for side in (-1, 1):
+            outline = {  # with the base at (0, 0) and the tip upwards
+                "fan": _oval((0, -0.35 * s), 0.95 * s, s, 22),
+                "flop": _round_off(np.multiply(FLOP, s)),
+                "fluffy": _zigzag(-0.2 * s, 1.1 * s, 1.1 * s, 11, 0.84),
+                "leaf": _round_off(np.multiply(LEAF, s)),
+                "lop": _oval((0.1, 0.6 * s), 0.26 * s, 0.8 * s, 20),
+                "point": [(-w, 0.2), (-0.15 * w, -1.25 * s), (0.15 * w, -1.25 * s), (w, 0.2)],
+                "round": _oval((0, -0.3 * s), s, s, 20),
+                "tall": _oval((0, -0.55 * s), 0.24 * s, 0.8 * s, 20),
+                "tipped": [(-w, 0.2), (-0.6 * w, -0.75 * s), (0.6 * w, -0.75 * s), (w, 0.2)],
+                "tuft": [(-0.7 * w, 0.25), (0.4 * side * w, -1.3 * s), (0.7 * w, 0.25)],
+            }[kind]
+            outer = (_turn(outline, lean) + base) * (side, 1)
+            self.fill(outer, self.ear_colour, -0.15)
+            if kind == "tipped":
+                tip = [(-0.62 * w, -0.78 * s), (0.62 * w, -0.78 * s), (0.5 * w, -0.1 * s)]
+                self.fill((_turn(tip, lean) + base) * (side, 1), self.light, -0.15)
+            elif kind not in ("flop", "lop", "tuft"):
+                inner = _mix(outer, outer.mean(0), 0.4)
+                self.fill(inner, self.pink, -0.15, outline=kind != "fluffy")
 
-    def _horn(self, side):
-        kind, h = self.a["horns"], self.a["height"]
-        bone = _mix((225, 210, 170), self.light, 0.3)
-        if kind == "stub":
-            horn = [
-                (0.34, -0.75 * h),
-                (0.62, -0.66 * h),
-                (0.85, -0.85 * h),
-                (0.8, -1.3 * h),
-                (0.62, -0.98 * h),
-            ]
-            self.fill(_round_off(horn, 1) * (side, 1), bone)
-        elif kind == "swept":
-            horn = [
-                (0.14, -0.8 * h),
-                (0.42, -0.75 * h),
-                (0.72, -1.3 * h),
-                (0.95, -1.75 * h),
-                (0.5, -1.5 * h),
-            ]
-            self.fill(_round_off(horn, 1) * (side, 1), bone)
-        elif kind == "knobs":
-            self.stroke(np.array([(0.26, -0.8 * h), (0.34, -1.28 * h)]) * (side, 1), 0, self.fur, 4)
-            self.fill(_oval(0.35 * side, -1.32 * h, 0.12, 0.12, 14), self.dark, solid=True)
-        elif kind == "antlers":
-            for branch in (((0.25, -0.8), (0.4, -1.3), (0.85, -1.75)), ((0.4, -1.25), (0.75, -1.2), (0.95, -1.4)),
-                           ((0.55, -1.45), (0.5, -1.65), (0.45, -1.85))):  # fmt: skip
-                self.stroke(_curve(*branch) * (side, h), 0, bone, 3.4)
+    def _head(self):
+        outline = _circle(36) * (self.a.width, self.a.height)
+        below = np.maximum(outline[:, 1], 0) / self.a.height
+        outline[:, 0] *= 1 - (1 - self.a.jaw) * below
+        self.fill(outline, self.fur)
 
-    def _bulge(self, side):
-        size, y = self.a["eye_size"], -self.a["height"] * 0.86
-        self.a["eye_height"] = y - 0.02
-        self.fill(_oval(self.a["eye_gap"] * side, y, size * 1.5, size * 1.5, 22), self.fur)
+    def _pattern(self):
+        kind, w, h, rng = self.pattern, self.a.width, self.a.height, self.rng
+        if kind == "stripes":
+            stripes = [[(x * w, -0.9 * h), (1.1 * x * w, -0.5 * h)] for x in (-0.25, 0, 0.25)]
+            self.stroke(stripes, 0.3, self.second, 2.4)
+        elif kind in ("spots", "speckles"):
+            r, many = (0.13, 5) if kind == "spots" else (0.05, 12)
+            angle, far = rng.uniform(0, 6.283, many), 0.9 * rng.uniform(0.3, 0.8, many)
+            spots = np.stack([far * w * np.cos(angle), far * h * np.sin(angle)], 1)
+            self.fill(_oval(spots, r, 0.85 * r, 12), self.second, 0.2, outline=False)
+        elif kind == "half":
+            cheek = (0.62 * w, -0.7 * h), (0.92 * w, -0.1 * h), (0.6 * w * self.a.jaw, 0.55 * h)
+            half = _round_off([(0.05, -0.94 * h), *cheek, (0.05, 0.85 * h)], 1)
+            self.fill(half * (rng.choice([-1, 1]), 1), self.second, outline=False)
+        elif kind == "blaze":
+            self.fill(_smooth((0.1, -0.95 * h), (0.22, 0.3)), self.second, 0.1, outline=False)
 
-    def _eye(self, side):
-        a, rng = self.a, self.rng
-        if side < 0:
-            self.iris = (
-                _colour(rng, (0.3, 0.9), (0.5, 0.95))
-                if rng.random() < 0.6
-                else _mix(WHITE, self.light, 0.15)
-            )
-            self.lid = rng.choice([0.0, 0.0, 0.0, 0.35, 1.0], p=[0.3, 0.3, 0.24, 0.13, 0.03])
-            self.look = rng.uniform(-0.25, 0.25, 2)
-        r, x, y = a["eye_size"], a["eye_gap"] * side, a["eye_height"]
-        if self.lid == 1.0:  # asleep
-            self.stroke(_curve((x - r, y), (x, y + r), (x + r, y)), 0.5)
-            return
-        iris = self.iris
-        if self.canvas.style == "night":
-            iris = _mix(iris, (230, 255, 150), 0.7)  # eye-shine
-        self.fill(_oval(x, y, r, r * 1.05, 20), iris, 0.5)
-        px, py = x + self.look[0] * r, y + self.look[1] * r
-        half = {"round": (0.52, 0.55), "slit": (0.2, 0.85), "bar": (0.75, 0.26)}[a["pupil"]]
-        self.fill(
-            _oval(px, py, r * half[0], r * half[1], 14), BLACK + 12, 0.5, outline=False, solid=True
-        )
-        if a["pupil"] == "round":
-            self.fill(
-                _oval(px - r * 0.2, py - r * 0.22, r * 0.16, r * 0.16, 8), WHITE, 0.5, outline=False
-            )
-        if self.lid:
-            top = _circle(20)[10:] * (r * 1.06, r * 1.1) + (x, y)
-            self.fill(
-                np.vstack([top, [(x + r, y - r * 0.25), (x - r, y - r * 0.25)]]), self.fur, 0.5
-            )
+    def _face(self):
+        kind, w, h = self.a.face, self.a.width, self.a.height
+        gap, y = self.a.eye_gap, self.a.eye_height
+        dark = dict(colour=self.dark, outline=False, solid=True)
+        if kind == "patches":
+            patch = _turn(_oval((0, 0), 0.24, 0.34, 20), 25) + (gap, y + 0.05)
+            self.fill(_mirror(patch), depth=0.4, **dark)
+        elif kind == "mask":
+            brow = (0, y - 0.08), (0.3, y - 0.26), (0.95 * w, y - 0.1)
+            self.fill(_smooth(*brow, (0.7 * w, y + 0.35), (0.15, y + 0.24)), depth=0.2, **dark)
+        elif kind == "stripes":
+            self.fill(np.multiply(BROW_STRIPES, (1, h)), depth=0.2, **dark)
+            self.fill(_mirror(np.multiply(CHEEK_STRIPES, (w, 1))), depth=0.1, **dark)
+        elif kind == "cheeks":
+            cheek = (0.9 * w, 0.05), (0.12, 0.3), (0.08, 0.9 * h), (0.62 * w * self.a.jaw, 0.72 * h)
+            self.fill(_mirror(_round_off(cheek, 1)), self.light, 0.1, outline=False)
+        elif kind == "heart":
+            self.fill(_smooth(*HEART), self.light, 0.15)
+        elif kind == "discs":
+            self.fill(_oval(_mirror((gap, y)), 0.42, 0.44), self.light, 0.2)
+        if self.a.eyes == "bulging":
+            r = 1.5 * self.a.eye_size
+            self.fill(_oval(_mirror((gap, y + 0.02)), r, r, 22), self.fur)
+
+    def _hair(self):
+        kind, h = self.a.around, self.a.height
+        if kind == "forelock":
+            self.fill(_zigzag(-0.8 * h, 0.3, 0.42, 6, 0.6), self.dark, 0.2)
+        elif kind == "wool":
+            curls = [(-0.4, -0.8 * h), (0, -0.8 * h), (0.4, -0.8 * h)]
+            self.fill(_oval(curls, 0.3, 0.26, 18), self.light, 0.1)
+        if self.a.extra == "tuft":
+            self.fill(_zigzag(-h, 0.14, 0.32, 5, 0.5), self.dark)
 
     def _muzzle(self):
-        a, kind = self.a, self.a["muzzle"]
-        w, h, depth = a["muzzle_width"], a["muzzle_height"], 0.9
-        y = 0.42 * a["height"]
+        kind, w, h = self.a.muzzle, self.a.muzzle_width, self.a.muzzle_height
+        y = 0.42 * self.a.height
         colour = self.light if self.rng.random() < 0.65 else self.second
-        nose_y = y - h * 0.55
         if kind == "oval":
-            self.fill(_oval(0, y, w, h), colour, depth)
+            self.fill(_oval((0, y), w, h), colour, 0.9)
         elif kind == "pads":
-            nose_y = y - h * 0.45
-            for side in (-1, 1):
-                self.fill(_oval(w * 0.85 * side, y + 0.06, w, h * 0.9, 22), colour, depth)
-            self.fill(_oval(0, y, w * 0.8, h * 0.6, 22), colour, depth, outline=False)
+            self.fill(_oval(_mirror((0.85 * w, y + 0.06)), w, 0.9 * h, 22), colour, 0.9)
+            self.fill(_oval((0, y), 0.8 * w, 0.6 * h, 22), colour, 0.9, outline=False)
         elif kind == "wide":
-            self.fill(_oval(0, y + 0.16, w, h * 1.15), colour, depth)
-            nose_y = y + 0.05
+            self.fill(_oval((0, y + 0.16), w, 1.15 * h), colour, 0.9)
         elif kind == "long":
-            self.fill(
-                _round_off(
-                    [
-                        (-w * 0.75, y - 0.35),
-                        (w * 0.75, y - 0.35),
-                        (w * 1.1, y + 0.6),
-                        (-w * 1.1, y + 0.6),
-                    ]
-                ),
-                self.fur,
-                depth,
-            )
-            nose_y = y - 0.12
+            self.fill(_smooth((0.75 * w, y - 0.35), (1.1 * w, y + 0.6)), self.fur, 0.9)
         elif kind == "snout":
-            self.fill(_oval(0, y - 0.05, w, w * 0.8), self.pink, depth)
-            nose_y = y - 0.05
+            self.fill(_oval((0, y - 0.05), w, 0.8 * w), self.pink, 0.9)
         elif kind == "bill":
-            bill = [
-                (-w * 0.35, y - 0.3),
-                (w * 0.35, y - 0.3),
-                (w, y + 0.12),
-                (w * 0.6, y + 0.34),
-                (-w * 0.6, y + 0.34),
-                (-w, y + 0.12),
-            ]
-            self.fill(_round_off(bill), _mix((240, 170, 50), self.second, 0.4), depth)
-            self.stroke(_curve((-w * 0.8, y + 0.14), (0, y - 0.08), (w * 0.8, y + 0.14)), depth)
-            nose_y = y - 0.1
+            bill = _smooth((0.35 * w, y - 0.3), (w, y + 0.12), (0.6 * w, y + 0.34))
+            self.fill(bill, _mix((240, 170, 50), self.second, 0.4), 0.9)
+            self.stroke(_curve((-0.8 * w, y + 0.14), (0, y - 0.08), (0.8 * w, y + 0.14)), 0.9)
         elif kind == "trunk":
-            self._trunk(y)
-        self._nose(nose_y, depth)
-        self._mouth(y + h * 0.45 if kind != "none" else y + 0.12, depth)
-        if a["extra"] == "beard":
-            self.fill(_zigzag(0, a["height"] * 1.02, 0.16, 0.5, 5, 0.7), self.light, 0.5)
-        if a["extra"] == "tusks":
-            for side in (-1, 1):
-                self.fill(
-                    _round_off([(0.2, 0.45), (0.4, 0.4), (0.6, 1.1)], 1) * (side, 1),
-                    WHITE - 20,
-                    0.6,
-                )
+            bend = self.rng.uniform(-0.9, 0.9)
+            middle, half = _curve((0, 0), (0, 1.1), (bend, 1.25), n=8), np.linspace(0.26, 0.13, 8)
+            across = half[:, None] * (1, -0.2 * np.sign(bend))
+            self.fill(np.vstack([middle - across, (middle + across)[::-1]]), self.fur, 0.8)
+            across = half[:, None] * (0.8, 0)
+            self.stroke(np.stack([middle - across, middle + across], 1)[2::2], 0.8, width=0.7)
 
-    def _trunk(self, y):
-        bend = self.rng.uniform(-0.9, 0.9)
-        middle = _curve((0, 0.0), (0.0, 1.1), (bend, 1.25), n=8)
-        half = np.linspace(0.26, 0.13, 8)[:, None]
-        trunk = np.vstack(
-            [
-                middle - half * (1, -0.2 * np.sign(bend)),
-                (middle + half * (1, -0.2 * np.sign(bend)))[::-1],
-            ]
-        )
-        self.fill(trunk, self.fur, 0.8)
-        for i in (2, 4, 6):
-            self.stroke(
-                [middle[i] - (half[i, 0] * 0.8, 0), middle[i] + (half[i, 0] * 0.8, 0)],
-                0.8,
-                width=0.7,
-            )
-
-    def _nose(self, y, depth):
-        kind, s = self.a["nose"], self.a["nose_size"]
-        dark = dict(depth=depth + 0.2, solid=True)
+    def _nose(self):
+        kind, s, h = self.a.nose, self.a.nose_size, self.a.muzzle_height
+        drop = {"pads": -0.45 * h, "wide": 0.05, "long": -0.12, "snout": -0.05, "bill": -0.1}
+        y = 0.42 * self.a.height + drop.get(self.a.muzzle, -0.55 * h)
         if kind == "oval":
-            self.fill(_oval(0, y, s, s * 0.75, 20), self.nose_colour, **dark)
-            self.fill(
-                _oval(-s * 0.3, y - s * 0.3, s * 0.25, s * 0.14, 8),
-                WHITE,
-                depth + 0.2,
-                outline=False,
-            )
+            self.fill(_oval((0, y), s, 0.75 * s, 20), self.nose_colour, 1.1, solid=True)
+            shine = _oval((-0.3 * s, y - 0.3 * s), 0.25 * s, 0.14 * s, 8)
+            self.fill(shine, WHITE, 1.1, outline=False)
         elif kind == "triangle":
-            self.fill(
-                _round_off([(-s, y - s * 0.6), (s, y - s * 0.6), (0, y + s * 0.8)], 1),
-                self.nose_colour,
-                **dark,
-            )
+            nose = _round_off([(-s, y - 0.6 * s), (s, y - 0.6 * s), (0, y + 0.8 * s)], 1)
+            self.fill(nose, self.nose_colour, 1.1, solid=True)
         elif kind == "spoon":
-            self.fill(_oval(0, 0.2, 0.22, 0.38, 22), _mix(self.dark, BLACK, 0.5), **dark)
+            spoon = _oval((0, 0.2), 0.22, 0.38, 22)
+            self.fill(spoon, _mix(self.dark, BLACK, 0.5), 1.1, solid=True)
         elif kind == "hook":
-            self.fill(
-                _round_off([(-0.17, -0.05), (0.17, -0.05), (0.0, 0.42)], 1),
-                _mix((235, 180, 60), self.second, 0.4),
-                depth,
-            )
+            hook = _round_off([(-0.17, -0.05), (0.17, -0.05), (0, 0.42)], 1)
+            self.fill(hook, _mix((235, 180, 60), self.second, 0.4), 0.9)
         elif kind == "nostrils":
-            gap = max(0.1, self.a["muzzle_width"] * 0.4)
-            for side in (-1, 1):
-                self.fill(
-                    _oval(gap * side, y, 0.055, 0.09, 10),
-                    self.dark * 0.5,
-                    depth + 0.1,
-                    outline=False,
-                    solid=True,
-                )
+            centres = _mirror((max(0.1, 0.4 * self.a.muzzle_width), y))
+            nostrils = _oval(centres, 0.055, 0.09, 10)
+            self.fill(nostrils, 0.5 * self.dark, 1.0, outline=False, solid=True)
 
-    def _mouth(self, y, depth):
-        kind, w = self.a["mouth"], self.a["muzzle_width"]
-        if self.a["tongue"] and kind != "none":
-            self.fill(
-                _round_off([(-0.11, y), (0.11, y), (0.12, y + 0.3), (-0.12, y + 0.3)]),
-                self.pink,
-                depth,
-            )
+    def _mouth(self):
+        kind, w = self.a.mouth, self.a.muzzle_width
+        y = 0.42 * self.a.height
+        y += 0.12 if self.a.muzzle == "none" else 0.45 * self.a.muzzle_height
+        if self.a.tongue and kind != "none":
+            self.fill(_smooth((0.11, y), (0.12, y + 0.3)), self.pink, 0.9)
         if kind in ("line", "buck"):
-            for side in (-1, 1):
-                self.stroke(
-                    _curve((0, y - 0.12), (0.02 * side, y + 0.08), (w * 0.6 * side, y)), depth
-                )
-        if kind == "smile":
-            self.stroke(_curve((-w * 0.6, y - 0.04), (0, y + 0.16), (w * 0.6, y - 0.04)), depth)
-        if kind == "grin":
-            self.stroke(_curve((-0.8, 0.2), (0, 0.85), (0.8, 0.2)), 0.4, width=1.3)
+            lip = _curve((0, y - 0.12), (0.02, y + 0.08), (0.6 * w, y))
+            self.stroke(_mirror(lip), 0.9)
         if kind == "buck":
-            self.fill([(-0.1, y), (0.1, y), (0.09, y + 0.2), (-0.09, y + 0.2)], WHITE, depth)
-        if kind in ("teeth", "fangs"):
-            many = 6 if kind == "teeth" else 2
-            self.stroke([(-w * 0.95, y + 0.22), (w * 0.95, y + 0.22)], depth)
-            for x in np.linspace(-w * 0.8, w * 0.8, many):
-                self.fill([(x - 0.07, y + 0.22), (x + 0.07, y + 0.22), (x, y + 0.4)], WHITE, depth)
+            self.fill([(-0.1, y), (0.1, y), (0.09, y + 0.2), (-0.09, y + 0.2)], WHITE, 0.9)
+        elif kind == "smile":
+            self.stroke(_curve((-0.6 * w, y - 0.04), (0, y + 0.16), (0.6 * w, y - 0.04)), 0.9)
+        elif kind == "grin":
+            self.stroke(_curve((-0.8, 0.2), (0, 0.85), (0.8, 0.2)), 0.4, width=1.3)
+        elif kind in ("teeth", "fangs"):
+            y, roots = y + 0.22, np.linspace(-0.8 * w, 0.8 * w, 6 if kind == "teeth" else 2)
+            self.stroke([(-0.95 * w, y), (0.95 * w, y)], 0.9)
+            self.fill([[(x - 0.07, y), (x + 0.07, y), (x, y + 0.18)] for x in roots], WHITE, 0.9)
+        if self.a.extra == "beard":
+            self.fill(_zigzag(1.02 * self.a.height, 0.16, 0.5, 5, 0.7), self.light, 0.5)
+        elif self.a.extra == "tusks":
+            self.fill(_mirror(_round_off(TUSK, 1)), WHITE - 20, 0.6)
 
-    def _whiskers(self, side):
-        long, y = self.a["whiskers"], 0.45 * self.a["height"]
-        colour = self.canvas.ink if side < 0 else None
-        for slope in (-0.25, 0.02, 0.28):
-            start = np.array([0.3 * side, y + slope * 0.3])
-            self.stroke(
-                _curve(
-                    start,
-                    start + (long * 0.6 * side, slope * 0.2),
-                    start + (long * side, slope * long + 0.06),
-                ),
-                0.8,
-                colour,
-                0.7,
-            )
+    def _eyes(self):
+        rng, r, y = self.rng, self.a.eye_size, self.a.eye_height
+        white = rng.random() >= 0.6
+        iris = _mix(WHITE, self.light, 0.15) if white else _colour(rng, (0.3, 0.9), (0.5, 0.95))
+        if self.canvas.style == "night":
+            iris = _mix(iris, (230, 255, 150), 0.7)  # eye-shine
+        lid = rng.choice(["open", "heavy", "asleep"], p=[0.84, 0.13, 0.03])
+        look = rng.uniform(-0.25, 0.25, 2)
+        rx, ry = {"round": (0.52, 0.55), "slit": (0.2, 0.85), "bar": (0.75, 0.26)}[self.a.pupil]
+        for x in (-self.a.eye_gap, self.a.eye_gap):
+            if lid == "asleep":
+                self.stroke(_curve((x - r, y), (x, y + r), (x + r, y)), 0.5)
+                continue
+            self.fill(_oval((x, y), r, 1.05 * r, 20), iris, 0.5)
+            px, py = r * look + (x, y)
+            pupil = _oval((px, py), r * rx, r * ry, 14)
+            self.fill(pupil, BLACK + 12, 0.5, outline=False, solid=True)
+            if self.a.pupil == "round":
+                shine = _oval((px - 0.2 * r, py - 0.22 * r), 0.16 * r, 0.16 * r, 8)
+                self.fill(shine, WHITE, 0.5, outline=False)
+            if lid == "heavy":
+                top = _circle(20)[10:] * (1.06 * r, 1.1 * r) + (x, y)
+                edge = [(x + r, y - 0.25 * r), (x - r, y - 0.25 * r)]
+                self.fill(np.vstack([top, edge]), self.fur, 0.5)
+
+    def _whiskers(self):
+        long, y = self.a.whiskers, 0.45 * self.a.height
+        for side in (-1, 1) if long else ():
+            for slope in (-0.25, 0.02, 0.28):
+                hair = _curve((0, 0), (0.6 * long, 0.2 * slope), (long, slope * long + 0.06))
+                self.stroke((hair + (0.3, y + 0.3 * slope)) * (side, 1), 0.8, width=0.7)
 
     def _accessory(self):
-        kind, h, colour = (
-            self.accessory,
-            self.a["height"],
-            _colour(self.rng, (0.5, 0.95), (0.5, 0.95)),
-        )
+        kind, h, gap, y = self.accessory, self.a.height, self.a.eye_gap, self.a.eye_height
+        colour = _colour(self.rng, (0.5, 0.95), (0.5, 0.95))
         if kind == "bow tie":
-            for side in (-1, 1):
-                self.fill(
-                    np.array([(0, 1.2), (0.42, 0.98), (0.42, 1.42)]) * (side, h), colour, -0.2
-                )
-            self.fill(_oval(0, 1.2 * h, 0.1, 0.12, 12), colour, -0.2)
+            bow = [(0, 1.2 * h), (0.42, 0.98 * h), (0.42, 1.42 * h)]
+            self.fill(_mirror(bow), colour, -0.2)
+            self.fill(_oval((0, 1.2 * h), 0.1, 0.12, 12), colour, -0.2)
         elif kind == "scarf":
-            self.fill(
-                _round_off([(-0.75, 0.92 * h), (0.75, 0.92 * h), (0.8, 1.3 * h), (-0.8, 1.3 * h)]),
-                colour,
-                -0.2,
-            )
-            self.fill(
-                [(0.2, 1.2 * h), (0.55, 1.15 * h), (0.6, 2.0 * h), (0.25, 2.0 * h)], colour, -0.2
-            )
+            end = [(0.2, 1.2 * h), (0.55, 1.15 * h), (0.6, 2 * h), (0.25, 2 * h)]
+            self.fill(_smooth((0.75, 0.92 * h), (0.8, 1.3 * h)), colour, -0.2)
+            self.fill(end, colour, -0.2)
         elif kind == "party hat":
             self.fill([(-0.36, -0.82 * h), (0.36, -0.82 * h), (0.05, -1.75 * h)], colour)
-            self.fill(_oval(0.05, -1.75 * h, 0.12, 0.12, 12), self.light)
+            self.fill(_oval((0.05, -1.75 * h), 0.12, 0.12, 12), self.light)
         elif kind == "glasses":
-            for side in (-1, 1):
-                self.stroke(
-                    _oval(self.a["eye_gap"] * side, self.a["eye_height"], 0.27, 0.27, 21),
-                    0.6,
-                    colour,
-                    1.5,
-                )
-            self.stroke(
-                [(-0.14, self.a["eye_height"]), (0.14, self.a["eye_height"])], 0.6, colour, 1.5
-            )
+            self.stroke(_oval(_mirror((gap, y)), 0.27, 0.27, 21), 0.6, colour, 1.5)
+            self.stroke([(-0.14, y), (0.14, y)], 0.6, colour, 1.5)
         elif kind == "flower":
-            x = self.rng.choice([-0.6, 0.6])
-            for angle in range(0, 360, 72):
-                self.fill(
-                    _turn([[0.15, 0]], angle) + _oval(x, -0.8 * h, 0.12, 0.12, 10),
-                    colour,
-                    outline=False,
-                )
-            self.fill(_oval(x, -0.8 * h, 0.1, 0.1, 10), (250, 220, 80))
+            x, y = self.rng.choice([-0.6, 0.6]), -0.8 * h
+            petals = _oval(_oval((x, y), 0.15, 0.15, 5), 0.12, 0.12, 10)
+            self.fill(petals, colour, outline=False)
+            self.fill(_oval((x, y), 0.1, 0.1, 10), (250, 220, 80))
+
+
+# --- the world around the animal, and the medium ---
 
 
 def _blob(rng, side, big):
@@ -750,25 +604,20 @@ def _blob(rng, side, big):
     at, r = rng.uniform(0, side, 2), side * rng.uniform(0.06, big)
     kind = rng.integers(4)
     if kind == 0:
-        points = _circle(3) * r
-    elif kind == 1:
-        points = np.array([(-1, -0.7), (1, -0.7), (1, 0.7), (-1, 0.7)]) * r
+        points = _circle(3)
     elif kind == 2:
-        points = _oval(0, 0, r, r * rng.uniform(0.5, 1), 20)
+        points = _oval((0, 0), 1, rng.uniform(0.5, 1), 20)
     else:
-        points = np.array([(-2, -0.08), (2, -0.08), (2, 0.08), (-2, 0.08)]) * r
-    return _turn(points, rng.uniform(0, 360)) + at
+        x, y = (1, 0.7) if kind == 1 else (2, 0.08)
+        points = np.array([(-x, -y), (x, -y), (x, y), (-x, y)])
+    return _turn(r * points, rng.uniform(0, 360)) + at
 
 
 def _background(canvas, rng):
     if canvas.style in ("paint", "night"):  # a wall with light from one side
-        other = Image.new("RGB", canvas.image.size, canvas._rgb(_colour(rng)))
-        slope = (
-            Image.linear_gradient("L")
-            .rotate(int(rng.integers(0, 360)))
-            .crop((38, 38, 218, 218))
-            .resize(canvas.image.size)
-        )
+        other = Image.new("RGB", canvas.image.size, _rgb(_colour(rng)))
+        slope = Image.linear_gradient("L").rotate(int(rng.integers(0, 360)))
+        slope = slope.crop((38, 38, 218, 218)).resize(canvas.image.size)
         canvas.image.paste(other, mask=slope)
     for _ in range(rng.integers(0, 7)):
         canvas.shape(_blob(rng, canvas.side, 0.2), _colour(rng), outline=rng.random() < 0.4)
@@ -782,18 +631,15 @@ def _foreground(canvas, rng):
 
 
 @functools.cache
-def _strokes(side=768):
-    """A sheet of wax strokes, (side, side) float32: mean 0, standard deviation 1, streaks at 35 degrees."""
-    rng = np.random.default_rng(5)
-    streaks = Image.fromarray(rng.integers(0, 256, (side // 9, side), np.uint8)).resize(
-        (side, side), Image.Resampling.BICUBIC
-    )
-    specks = Image.fromarray(rng.integers(0, 256, (side, side), np.uint8)).filter(
-        ImageFilter.BoxBlur(0.6)
-    )
-    sheet = np.asarray(streaks.rotate(35, Image.Resampling.BILINEAR), np.float32) + np.asarray(
-        specks, np.float32
-    )
+def _strokes():
+    """A sheet of slanted wax strokes, (512, 512) float32: mean 0, standard deviation 1."""
+    rng, side = np.random.default_rng(5), 768
+    streaks = Image.fromarray(rng.integers(0, 256, (side // 9, side), np.uint8))
+    streaks = streaks.resize((side, side), Image.Resampling.BICUBIC)
+    streaks = streaks.rotate(35, Image.Resampling.BILINEAR)
+    specks = Image.fromarray(rng.integers(0, 256, (side, side), np.uint8))
+    specks = specks.filter(ImageFilter.BoxBlur(0.6))
+    sheet = np.asarray(streaks, np.float32) + np.asarray(specks, np.float32)
     sheet = sheet[side // 6 : -side // 6, side // 6 : -side // 6]
     return (sheet - sheet.mean()) / sheet.std()
 
@@ -805,7 +651,7 @@ def _finish(canvas, rng, size):
         sheet = _strokes()
         x, y = rng.integers(0, len(sheet) - size + 1, 2)
         cover = np.clip(rng.uniform(0.6, 0.85) + 0.2 * sheet[y : y + size, x : x + size], 0, 1)
-        paper = Image.new("RGB", image.size, canvas._rgb(canvas.paper))
+        paper = Image.new("RGB", image.size, _rgb(canvas.paper))
         image = Image.composite(image, paper, Image.fromarray(np.uint8(np.round(255 * cover))))
     if rng.random() < 0.25:
         image = image.filter(ImageFilter.BoxBlur(rng.uniform(0.3, 0.8) * size / 96))
@@ -817,7 +663,6 @@ def _finish(canvas, rng, size):
     else:
         pixels = 128 + (pixels - 128) * rng.uniform(0.75, 1.15) + 60 * (light - 1)
         spread = rng.uniform(1, 8)
-    pixels = (
-        pixels + rng.normal(0, spread, (size, size, 1)) + rng.normal(0, spread / 3, pixels.shape)
-    )
+    pixels = pixels + rng.normal(0, spread, (size, size, 1))
+    pixels = pixels + rng.normal(0, spread / 3, pixels.shape)
     return Image.fromarray(np.uint8(np.clip(np.round(pixels), 0, 255)))

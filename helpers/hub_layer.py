@@ -138,8 +138,7 @@ def _load(handle):
         folder = hub.resolve(handle)
         if not tf.io.gfile.exists(os.path.join(folder, "saved_model.pb")):
             raise FileNotFoundError(f"{folder} has no saved_model.pb")
-        old = tf.io.gfile.exists(os.path.join(folder, "tfhub_module.pb"))
-        module = None if old else hub.load(folder)
+        module = hub.load(folder)
     except Exception as error:  # of urllib, tarfile, ssl or TensorFlow: the resolver catches none
         advice = (
             "connect to the network once, or set TFHUB_CACHE_DIR to a folder that has the module"

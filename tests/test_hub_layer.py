@@ -411,14 +411,25 @@ def tf1_hub_module(folder):
     (folder / "tfhub_module.pb").write_bytes(b"\x08\x03")
 
 
+def module_without_lists(folder):
+    module = tf.Module()  # its `variables` is a property, which a SavedModel does not keep
+    module.kernel = tf.Variable(np.ones((3, FEATURES), "float32"))
+    module.__call__ = tf.function(
+        lambda pictures: tf.reduce_mean(pictures, (1, 2)) @ module.kernel,
+        input_signature=[tf.TensorSpec((None, None, None, 3))],
+    )
+    tf.saved_model.save(module, str(folder))
+
+
 @pytest.mark.parametrize(
     "write",
     [
         tf1_hub_module,
         lambda folder: tf1_module(folder, ["serve"]),
         lambda folder: small_backbone().export(folder, verbose=False),
+        module_without_lists,
     ],
-    ids=["TF1 hub module", "TF1 SavedModel", "keras export"],
+    ids=["TF1 hub module", "TF1 SavedModel", "keras export", "no lists of variables"],
 )
 def test_other_formats(tmp_path, write):
     write(tmp_path / "module")
@@ -431,12 +442,13 @@ def test_other_formats(tmp_path, write):
     "dtype, shape, function",
     [
         (tf.string, (None,), lambda texts: tf.zeros((2, 3))),
+        (tf.float32, (None, 3), lambda vectors: vectors),
         (tf.uint8, (None, None, None, 3), lambda pictures: tf.zeros((2, 3))),
         (tf.float32, (None, None, None, 1), lambda pictures: tf.zeros((2, 3))),
         (tf.float32, (None, None, None, 3), lambda pictures: pictures),
         (tf.float32, (None, None, None, 3), lambda pictures: {"features": tf.zeros((2, 3))}),
     ],
-    ids=["texts", "whole numbers", "grey pictures", "feature maps", "dictionary"],
+    ids=["texts", "vectors", "whole numbers", "grey pictures", "feature maps", "dictionary"],
 )
 def test_modules_of_another_kind(tmp_path, dtype, shape, function):
     module = tf.train.Checkpoint()
