@@ -34,6 +34,10 @@ notebooks: $(STAMP)  ## run every lesson from top to bottom and store its output
 		--ExecutePreprocessor.record_timing=False notebooks/*.ipynb
 	$(BIN)/python -m nbconvert --coalesce-streams notebooks/*.ipynb
 
+.PHONY: experiments
+experiments: $(STAMP)  ## measure what is missing in results/ (delete a file there to remake it)
+	$(BIN)/python -m helpers.experiments
+
 # Versions in the lock stay as they are; delete the line of a package to let it move to its newest.
 .PHONY: lock
 lock: $(STAMP)  ## resolve requirements.txt into requirements.lock again

@@ -9,6 +9,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from IPython.display import Image, display
 
+LARGEST = 60_000  # bytes of a picture in a notebook, so that notebooks stay light
 # colour-blind safe (Okabe and Ito, 2008)
 BLUE, ORANGE, GREEN, RED, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#777777"
 
@@ -39,6 +40,7 @@ def grid(pictures, titles=None, right=None, *, alt, columns=8):
             axis.spines[:].set(color=colour, linewidth=3)
         if titles is not None:
             axis.set_title(f"{titles[i]}{mark}", fontsize=8, color=colour, pad=3)
+    figure.subplots_adjust(wspace=0.08, hspace=0.08 if titles is None else 0.28)
     show(figure, alt, photo=True)
 
 
@@ -92,9 +94,12 @@ def show(figure, alt, photo=False):
     """Put a figure into the notebook with its description: PNG, or JPEG if it is a photo."""
     for axis in figure.axes:
         axis.spines[["top", "right"]].set_visible(photo)
-    buffer = io.BytesIO()
     form = "jpeg" if photo else "png"
-    options = {"pil_kwargs": {"quality": 80}} if photo else {}
-    figure.savefig(buffer, format=form, dpi=100, bbox_inches="tight", **options)
+    for quality in (80, 65, 50, 35):
+        buffer = io.BytesIO()
+        options = {"pil_kwargs": {"quality": quality}} if photo else {}
+        figure.savefig(buffer, format=form, dpi=100, bbox_inches="tight", **options)
+        if buffer.tell() <= LARGEST:
+            break
     plt.close(figure)
     display(Image(buffer.getvalue(), format=form, alt=alt))
