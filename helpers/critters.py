@@ -92,18 +92,18 @@ ANATOMY = {
                      muzzle_width=(0.18, 0.24), nose_size=(0.1, 0.14), mouth="buck",
                      whiskers=[0.0, 0.4], eye_size=(0.16, 0.22)),
     # never seen in pre-training: the students' two ...
-    "cat": dict(ears=["point"] * 11 + ["tipped"], ear_size=(0.4, 0.6), ear_angle=(26, 40),
+    "cat": dict(ears=["point"] * 15 + ["tipped"], ear_size=(0.46, 0.64), ear_angle=(26, 40),
                 width=(1.0, 1.18), height=(0.82, 0.96), jaw=(0.74, 0.98), eye_size=(0.15, 0.23),
                 pupil=["slit"] * 2 + ["round"], muzzle=["pads"] * 6 + ["oval"],
                 muzzle_width=(0.2, 0.3), muzzle_height=(0.18, 0.27), nose="triangle",
-                nose_size=(0.1, 0.16), whiskers=[0.0] + [0.55, 0.7, 0.85] * 3,
+                nose_size=(0.1, 0.16), whiskers=[0.0] + [0.6, 0.75, 0.9] * 4,
                 tongue=[False] * 12 + [True]),
-    "dog": dict(ears=["flop"] * 8 + ["tipped"] * 2 + ["point"] * 2, ear_size=(0.4, 0.7),
+    "dog": dict(ears=["flop"] * 10 + ["tipped", "point"], ear_size=(0.45, 0.7),
                 ear_angle=(26, 46), width=(0.84, 1.02), height=(0.98, 1.16), jaw=(0.7, 0.96),
                 eye_size=(0.12, 0.2), pupil="round", muzzle=["oval"] * 8 + ["pads"],
                 muzzle_width=(0.34, 0.54), muzzle_height=(0.3, 0.44), nose="oval",
                 nose_size=(0.18, 0.28), whiskers=[0.0] * 7 + [0.4],
-                tongue=[False] * 3 + [True] * 2),
+                tongue=[False, True]),
     # ... and their five wild cousins
     "fox": dict(ears="point", ear_size=(0.62, 0.82), ear_angle=(26, 40), jaw=(0.4, 0.55),
                 around="ruff", face="cheeks", pupil="slit", muzzle_width=(0.2, 0.28),
@@ -650,7 +650,7 @@ def _finish(canvas, rng, size):
     if canvas.style == "crayon":  # wax leaves some of the paper white
         sheet = _strokes()
         x, y = rng.integers(0, len(sheet) - size + 1, 2)
-        cover = np.clip(rng.uniform(0.68, 0.92) + 0.16 * sheet[y : y + size, x : x + size], 0, 1)
+        cover = np.clip(rng.uniform(0.8, 0.98) + 0.1 * sheet[y : y + size, x : x + size], 0, 1)
         paper = Image.new("RGB", image.size, _rgb(canvas.paper))
         image = Image.composite(image, paper, Image.fromarray(np.uint8(np.round(255 * cover))))
     if rng.random() < 0.25:
@@ -662,7 +662,7 @@ def _finish(canvas, rng, size):
         spread = rng.uniform(4, 14)
     else:
         pixels = 128 + (pixels - 128) * rng.uniform(0.75, 1.15) + 60 * (light - 1)
-        spread = rng.uniform(1, 8)
+        spread = rng.uniform(1, 4 if canvas.style == "crayon" else 8)
     pixels = pixels + rng.normal(0, spread, (size, size, 1))
     pixels = pixels + rng.normal(0, spread / 3, pixels.shape)
     return Image.fromarray(np.uint8(np.clip(np.round(pixels), 0, 255)))

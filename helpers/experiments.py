@@ -54,22 +54,21 @@ def run(settings):
         style=settings.style,
         seed=1000 + settings.seed,
     )
-    train, validation, test = (
-        _batches(folder / split) for split in ("train", "validation", "test")
-    )
+    ordered, validation, test = (_batches(folder / s) for s in ("train", "validation", "test"))
+    shuffled = _batches(folder / "train", shuffle=True)
     start = time.monotonic()
     if settings.method == "scratch":
         model = _model(weights=None)
         for layer in _batch_norms(model):
             layer.momentum = 0.9
-        _fit(model, train, validation, 1e-3, settings.epochs)
-        recalibrate(model, train)
+        _fit(model, shuffled, validation, 1e-3, settings.epochs)
+        recalibrate(model, shuffled)
     else:
         model = _model(weights=tracks.current().weights("mobilenet_v2"))
-        _train_head(model, train, validation)
+        _train_head(model, ordered, validation)
         if settings.method == "fine-tuned":
             _unfreeze(model, settings.unfreeze_from)
-            _fit(model, train, validation, settings.learning_rate, settings.epochs)
+            _fit(model, shuffled, validation, settings.learning_rate, settings.epochs)
     seconds = time.monotonic() - start
     return dataclasses.asdict(settings) | {
         "validation_accuracy": _accuracy(model, validation),
@@ -91,15 +90,15 @@ def recalibrate(model, data, passes=4):
             model(pictures, training=True)
 
 
-def _batches(folder):
+def _batches(folder, shuffle=False):
     return keras.utils.image_dataset_from_directory(
         folder,
         image_size=(96, 96),
         label_mode="binary",
         batch_size=32,
-        shuffle=False,
+        shuffle=shuffle,
         verbose=False,
-    ).cache()
+    )
 
 
 def _model(weights):
@@ -155,12 +154,15 @@ def _fit(model, train, validation, learning_rate, epochs):
     augment = keras.Sequential(
         [keras.layers.RandomFlip("horizontal"), keras.layers.RandomTranslation(0.08, 0.08)]
     )
-    data = train.unbatch().shuffle(10_000).batch(32)
-    data = data.map(
-        lambda pictures, labels: (augment(pictures, training=True), labels), 2
-    ).prefetch(2)
+    train = train.map(lambda pictures, labels: (augment(pictures, training=True), labels))
     _compile(model, learning_rate)
-    model.fit(data, validation_data=validation, epochs=epochs, verbose=0, callbacks=[_best()])
+    model.fit(
+        train.prefetch(2),
+        validation_data=validation,
+        epochs=epochs,
+        verbose=0,
+        callbacks=[_best()],
+    )
 
 
 def _compile(model, learning_rate):
