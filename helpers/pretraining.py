@@ -17,6 +17,7 @@ from pathlib import Path
 
 import h5py
 import keras
+import numpy as np
 import pandas as pd
 import tensorflow as tf
 
@@ -66,7 +67,9 @@ def pretrain_mobilenet_v2(output, work):
         ]
     )
     log = pd.concat([_train(model, pictures, *phase, work) for phase in PHASES])
-    accuracy = model.evaluate(_batches(pictures / "test", 96), verbose=0)[1]
+    test = _batches(pictures / "test", 96)
+    labels = np.concatenate([label for _, label in test])
+    accuracy = float(np.mean(model.predict(test, verbose=0).argmax(1) == labels))
     print(f"accuracy on {COUNTS['test']} fresh source pictures: {accuracy:.3f}")
 
     output.mkdir(parents=True, exist_ok=True)
