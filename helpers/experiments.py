@@ -195,7 +195,7 @@ def measured(name, runs=()):
                 f"{settings}: validation {row['validation_accuracy']:.4f}, {row['seconds']:.0f} s",
                 flush=True,
             )
-            table = pd.concat([table, pd.DataFrame([row])], ignore_index=True)
+            table = pd.DataFrame([*table.to_dict("records"), row])
             path.parent.mkdir(exist_ok=True)
             table.to_csv(path, index=False)
     return table

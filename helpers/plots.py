@@ -64,6 +64,7 @@ def curves(*histories, metric, alt):
         )
     for history in histories[1:]:
         axis.axvline(history.epoch[0] + 0.5, color=GREY, linestyle="--", label="unfrozen here")
+    axis.xaxis.set_major_locator(plt.MaxNLocator(integer=True))
     axis.set(xlabel="epoch", ylabel=metric.replace("_", " "))
     axis.legend(frameon=False)
     show(figure, alt)
@@ -85,7 +86,7 @@ def bars(values, *, alt, intervals=None, chance=None, ylabel="accuracy on new pi
     axis.bar_label(drawn, fmt="%.2f", padding=4)
     if chance is not None:
         axis.axhline(chance, color=GREY, linestyle="--", label=f"guessing: {chance:.2f}")
-        axis.legend(frameon=False, loc="upper right")
+        axis.legend(frameon=False, loc="lower right", bbox_to_anchor=(1, 1))
     axis.set(ylabel=ylabel, ylim=(0, 1.15))
     show(figure, alt)
 
