@@ -41,9 +41,8 @@ def test_interrupted_pretraining_goes_on_and_writes_loadable_files(tmp_path, mon
         "mobilenet_v2_hub",
     }
 
-    first = (output / "mobilenet_v2.weights.h5").read_bytes()
     pretraining.pretrain_mobilenet_v2(output, work)
-    assert (output / "mobilenet_v2.weights.h5").read_bytes() == first, "nothing is left to train"
+    assert list(pd.read_csv(work / "32px.csv")["epoch"]) == [0, 1], "nothing is left to train"
 
     backbone = keras.applications.MobileNetV2(
         include_top=False, weights=output / "mobilenet_v2.weights.h5", input_shape=(96, 96, 3)
