@@ -15,12 +15,12 @@ lab: $(STAMP)  ## install what is missing, then open JupyterLab on the first les
 	$(BIN)/python -m jupyterlab --ServerApp.root_dir=. notebooks/00_start_here.ipynb
 
 .PHONY: test
-test: $(STAMP) lint  ## run all tests and every notebook
+test: $(STAMP)  ## run all tests and every notebook
 	$(BIN)/python -m pytest
 
 .PHONY: test-all
-test-all: $(STAMP) lint  ## the same, and the slow tests
-	$(BIN)/python -m pytest -m ""
+test-all: test lint  ## the same, then the slow tests and the style of the code
+	$(BIN)/python -m pytest -m slow tests
 
 .PHONY: lint
 lint: $(STAMP)
@@ -61,12 +61,15 @@ define NEW_VENV
 	echo "The course needs Python 3.11, 3.12 or 3.13, but $(PYTHON) is" \
 		"'`$(PYTHON) --version 2>&1 | tail -1`': name another one, for example: make lab PYTHON=python3.12"; \
 	exit 1; }
+@$(PYTHON) -c 'import platform, sys; sys.exit((sys.platform, platform.machine()) == ("darwin", "x86_64"))' || { \
+	echo "TensorFlow has no packages for a Mac's Intel Python: on Apple silicon name an arm64 one:" \
+		"make lab PYTHON=/opt/homebrew/bin/python3.12"; exit 1; }
 @echo "Installing the course into .venv: this happens once and takes a few minutes."
 $(PYTHON) -m venv --clear .venv
 endef
 endif
 
-$(STAMP): requirements.lock pyproject.toml
+$(STAMP): requirements.lock pyproject.toml ipython_kernel_config.py
 	$(NEW_VENV)
 	$(BIN)/python -m pip install -r requirements.lock
 	@echo "$(CURDIR)" > $@

@@ -7,5 +7,7 @@ c.IPKernelApp.capture_fd_output = False
 
 # Keras 3.15 warns at every `fit(dataset)` that it ignores the default of its own argument.
 c.IPKernelApp.exec_lines = [
+    # two open lessons share a graphics card, if there is one
+    "__import__('os').environ.setdefault('TF_FORCE_GPU_ALLOW_GROWTH', 'true')",
     "__import__('warnings').filterwarnings('ignore', message='`shuffle=True` was passed')"
 ]

@@ -3,11 +3,12 @@
 Each takes `alt`, the sentence that says what is to be seen for those who cannot see it.
 """
 
+import base64
 import io
 
 import matplotlib.pyplot as plt
 import numpy as np
-from IPython.display import Image, display
+from IPython.display import display
 
 LARGEST = 60_000  # bytes of a picture in a notebook, so that notebooks stay light
 # colour-blind safe (Okabe and Ito, 2008)
@@ -23,6 +24,13 @@ def grid(pictures, titles=None, right=None, *, alt, columns=8):
         right: n booleans: right answers get a green frame, wrong ones a red frame and a cross.
         columns: pictures a row.
     """
+    pictures = np.asarray(pictures)
+    if len(pictures) == 0:
+        raise ValueError("There are no pictures to show.")
+    if 0 < pictures.max() <= 1:
+        raise ValueError(
+            f"grid takes 0..255, the largest number is {pictures.max():.3g}: times 255."
+        )
     pictures = np.clip(np.round(pictures), 0, 255).astype("uint8")
     rows = -(-len(pictures) // columns)
     height = 1.15 if titles is None else 1.35
@@ -32,7 +40,7 @@ def grid(pictures, titles=None, right=None, *, alt, columns=8):
     for axis in axes.flat:
         axis.set(xticks=[], yticks=[], frame_on=False)
     for i, (axis, picture) in enumerate(zip(axes.flat, pictures, strict=False)):
-        axis.imshow(picture, cmap="gray")
+        axis.imshow(picture, cmap="gray", vmin=0, vmax=255)
         colour, mark = "black", ""
         if right is not None:
             colour, mark = (GREEN, "") if right[i] else (RED, " ✗")
@@ -63,7 +71,12 @@ def curves(*histories, metric, alt):
             color=colour,
         )
     for history in histories[1:]:
-        axis.axvline(history.epoch[0] + 0.5, color=GREY, linestyle="--", label="unfrozen here")
+        axis.axvline(
+            history.epoch[0] + 0.5,
+            color=GREY,
+            linestyle="--",
+            label="next phase" if history is histories[1] else None,
+        )
     axis.xaxis.set_major_locator(plt.MaxNLocator(integer=True))
     axis.set(xlabel="epoch", ylabel=metric.replace("_", " "))
     axis.legend(frameon=False)
@@ -96,11 +109,13 @@ def show(figure, alt, photo=False):
     for axis in figure.axes:
         axis.spines[["top", "right"]].set_visible(photo)
     form = "jpeg" if photo else "png"
-    for quality in (80, 65, 50, 35):
+    for quality in (80, 65, 50, 35) if photo else (None,):
         buffer = io.BytesIO()
         options = {"pil_kwargs": {"quality": quality}} if photo else {}
         figure.savefig(buffer, format=form, dpi=100, bbox_inches="tight", **options)
         if buffer.tell() <= LARGEST:
             break
     plt.close(figure)
-    display(Image(buffer.getvalue(), format=form, alt=alt))
+    picture = base64.b64encode(buffer.getvalue()).decode()
+    data = {f"image/{form}": picture, "text/plain": alt}
+    display(data, raw=True, metadata={f"image/{form}": {"alt": alt}})

@@ -40,15 +40,15 @@ def record(network):
 @functools.cache
 def _checked(network, name):
     """Path of a file or folder, as text, after comparing it with the SHA-256 in the record."""
-    for file, sha256 in record(network)["sha256"].items():
-        if file == name or file.startswith(name + "/"):
-            path = FOLDER / file
-            if not path.exists():
-                raise FileNotFoundError(
-                    f"{path} is missing: get it back by `git checkout helpers/weights`."
-                )
-            if hashlib.sha256(path.read_bytes()).hexdigest() != sha256:
-                raise ValueError(
-                    f"{path} is damaged: get it back by `git checkout helpers/weights`."
-                )
+    known = record(network)["sha256"]
+    files = [file for file in known if file == name or file.startswith(name + "/")]
+    if not files:
+        raise FileNotFoundError(f"The course ships no {name}.")
+    cure = f'get it back by `git -C "{FOLDER.parents[1]}" checkout helpers/weights`.'
+    for file in files:
+        path = FOLDER / file
+        if not path.exists():
+            raise FileNotFoundError(f"{path} is missing: {cure}")
+        if hashlib.sha256(path.read_bytes()).hexdigest() != known[file]:
+            raise ValueError(f"{path} is damaged: {cure}")
     return str(FOLDER / name)

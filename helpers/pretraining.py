@@ -12,6 +12,8 @@ import importlib.metadata
 import json
 import os
 import platform
+import shutil
+import sys
 import time
 from pathlib import Path
 
@@ -46,6 +48,8 @@ def main():
 def pretrain_mobilenet_v2(output, work):
     """Train MobileNetV2 (alpha 1.0); write weights, head, hub module and record to `output`."""
     keras.utils.set_random_seed(SEED)
+    plan = json.dumps([critters.VERSION, SEED, COUNTS, PHASES, BATCH])
+    work = work / hashlib.sha256(plan.encode()).hexdigest()[:8]  # another plan, another folder
     work.mkdir(parents=True, exist_ok=True)
     pictures = datasets.drawn(critters.SOURCE, **COUNTS, style="paint", size=96, seed=SEED)
     backbone = keras.applications.MobileNetV2(
@@ -67,18 +71,21 @@ def pretrain_mobilenet_v2(output, work):
         ]
     )
     log = pd.concat([_train(model, pictures, *phase, work) for phase in PHASES])
+    _round_to_half_precision(model)  # what is measured is what ships
     test = _batches(pictures / "test", 96)
     labels = np.concatenate([label for _, label in test])
     accuracy = float(np.mean(model.predict(test, verbose=0).argmax(1) == labels))
     print(f"accuracy on {COUNTS['test']} fresh source pictures: {accuracy:.3f}")
 
-    output.mkdir(parents=True, exist_ok=True)
+    finished = work / "finished"
+    finished.mkdir(exist_ok=True)
     weights, head_weights, hub = (
-        output / f"mobilenet_v2{end}" for end in (".weights.h5", "_head.weights.h5", "_hub")
+        finished / f"mobilenet_v2{end}" for end in (".weights.h5", "_head.weights.h5", "_hub")
     )
-    _save_float16(backbone, weights)
-    _save_float16(keras.Sequential([keras.Input((1280,)), head]), head_weights)
+    _save_half_precision(backbone, weights)
+    _save_half_precision(keras.Sequential([keras.Input((1280,)), head]), head_weights)
     save_module(_feature_vector(weights), hub)
+    gpus = len(tf.config.list_physical_devices("GPU"))
     record = {
         "network": "keras.applications.MobileNetV2, alpha 1.0, no top",
         "preprocessing": "keras.applications.mobilenet_v2.preprocess_input (0..255 to -1..1)",
@@ -96,18 +103,19 @@ def pretrain_mobilenet_v2(output, work):
         "validation_accuracy_by_epoch": log["val_accuracy"].round(4).tolist(),
         "source_accuracy": round(accuracy, 4),
         "date": datetime.date.today().isoformat(),
-        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPU cores, no GPU",
+        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPUs, {gpus} GPUs",
         "versions": {
             p: importlib.metadata.version(p) for p in ("tensorflow", "keras", "numpy", "pillow")
         },
         "sha256": {
-            file.relative_to(output).as_posix(): hashlib.sha256(file.read_bytes()).hexdigest()
+            file.relative_to(finished).as_posix(): hashlib.sha256(file.read_bytes()).hexdigest()
             for root in (weights, head_weights, hub)
             for file in sorted(root.rglob("*") if root.is_dir() else [root])
             if file.is_file()
         },
     }
-    (output / "mobilenet_v2.json").write_text(json.dumps(record, indent=1) + "\n")
+    (finished / "mobilenet_v2.json").write_text(json.dumps(record, indent=1) + "\n")
+    shutil.copytree(finished, output, dirs_exist_ok=True)
 
 
 class _Seconds(keras.callbacks.Callback):
@@ -125,7 +133,7 @@ def _train(model, pictures, size, epochs, peak, work):
     done, log = work / f"{size}px.weights.h5", work / f"{size}px.csv"
     if done.exists():
         model.load_weights(done)
-        return pd.read_csv(log)
+        return _read(log)
     steps = COUNTS["train"] // BATCH
     schedule = keras.optimizers.schedules.CosineDecay(
         peak / 10, steps * epochs - steps // 2, warmup_target=peak, warmup_steps=steps // 2
@@ -138,15 +146,22 @@ def _train(model, pictures, size, epochs, peak, work):
         _batches(pictures / "train", size, training=True),
         validation_data=_batches(pictures / "validation", size),
         epochs=epochs,
-        verbose=2,
+        verbose=1 if sys.stdout.isatty() else 2,
         callbacks=[
             _Seconds(),
             keras.callbacks.CSVLogger(log, append=True),
             keras.callbacks.BackupAndRestore(work / f"{size}px-backup"),
         ],
     )
-    model.save_weights(done)
-    return pd.read_csv(log)
+    unfinished = work / "unfinished.weights.h5"
+    model.save_weights(unfinished)
+    unfinished.replace(done)
+    return _read(log)
+
+
+def _read(log):
+    """The log, a row an epoch; one that was done twice after an interruption counts once."""
+    return pd.read_csv(log).drop_duplicates("epoch", keep="last")
 
 
 def _batches(folder, size, training=False):
@@ -163,25 +178,37 @@ def _batches(folder, size, training=False):
             )
         return tf.image.resize(picture, (size, size), antialias=True), label
 
-    return data.map(prepare, num_parallel_calls=2).batch(BATCH, drop_remainder=training).prefetch(4)
+    return (
+        data.map(prepare, num_parallel_calls=tf.data.AUTOTUNE)
+        .batch(BATCH, drop_remainder=training)
+        .prefetch(4)
+    )
 
 
-def _save_float16(model, path):
-    """Write weights as half-precision HDF5: half the size, and `weights=<path>` still loads it."""
+def _round_to_half_precision(model):
+    """Round every weight to float16; raise ValueError if one does not fit."""
+    for weight in model.weights:
+        half = weight.numpy().astype("float16")
+        if not np.isfinite(half).all():
+            raise ValueError(f"{weight.path} has values that do not fit half precision.")
+        weight.assign(half.astype("float32"))
+
+
+def _save_half_precision(model, path):
+    """Write weights as float16 HDF5: half the size, and `weights=<path>` still loads it."""
     full = path.with_name("full.weights.h5")
     model.save_weights(full)
     with h5py.File(full) as source, h5py.File(path, "w") as target:
         target.attrs.update(source.attrs)
 
-        def halve(name, item):
+        def copy(name, item):
             if isinstance(item, h5py.Group):
                 target.require_group(name).attrs.update(item.attrs)
             else:
-                target.create_dataset(
-                    name, data=item[...].astype("float16"), compression="gzip", shuffle=True
-                )
+                half = item[...].astype("float16")
+                target.create_dataset(name, data=half, compression="gzip", shuffle=True)
 
-        source.visititems(halve)
+        source.visititems(copy)
     full.unlink()
 
 

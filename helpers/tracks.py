@@ -15,7 +15,7 @@ NAMES = ("critters", "photos")
 
 @dataclasses.dataclass(frozen=True)
 class Critters:
-    """Drawn animals, and networks that were pre-trained on twenty other species."""
+    """Drawn animals, and networks that were pre-trained on other species."""
 
     name: str = "critters"
     image_size: tuple = (96, 96)  # pixels, height and width, for `image_dataset_from_directory`

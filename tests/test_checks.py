@@ -13,7 +13,7 @@ def said(capsys, answer):
     return capsys.readouterr().out
 
 
-@pytest.mark.parametrize("answer", [90, 90.0, np.int64(90), (1 - 0.91) * 1000])
+@pytest.mark.parametrize("answer", [90, 90.0, np.int64(90), np.array(90), (1 - 0.91) * 1000])
 def test_right(capsys, answer):
     assert said(capsys, answer) == "✓ Right.\n"
 
@@ -26,7 +26,7 @@ def test_open_is_not_wrong(capsys):
     "answer, sentence",
     [
         (910, "how many it got right"),
-        (0.09, "is a share"),
+        (1 - 0.91, "✗ Not yet. 0.09 is a share"),
         (9, "does not fit"),
         ("90", "is a str"),
         (True, "is a bool"),

@@ -24,14 +24,16 @@ def test_unfreeze_leaves_early_layers_and_batch_norm_alone(model):
     assert len(experiments._batch_norms(model)) == 52
 
 
-def test_recalibrate_moves_statistics_and_nothing_else(model):
+def test_recalibration_moves_statistics_and_nothing_else(model):
     rng = np.random.default_rng(0)
     data = [(rng.uniform(0, 255, (4, 96, 96, 3)).astype("float32"), None)]
     for layer in experiments._batch_norms(model):
-        layer.trainable, layer.momentum = True, 0.9
-    before = {w.path: np.array(w) for w in model.weights}
-    experiments.recalibrate(model, data, passes=1)
-    moved = {w.path for w in model.weights if not np.array_equal(before[w.path], np.array(w))}
+        layer.trainable = True
+    before = {w.path: w.numpy() for w in model.weights}
+    callback = experiments.Recalibration(data)
+    callback.set_model(model)
+    callback.on_test_begin()
+    moved = {w.path for w in model.weights if not np.array_equal(before[w.path], w.numpy())}
     assert len(moved) > 100 and all("moving_" in path for path in moved)
 
 
@@ -43,6 +45,70 @@ def test_frozen_run_learns_only_the_head(monkeypatch, tmp_path):
     assert row["trainable_parameters"] == 1281
     assert 0 <= row["test_accuracy"] <= 1 and row["seconds"] > 0
     assert row["labels"] == 20 and row["method"] == "frozen"
+
+
+@pytest.fixture
+def small(monkeypatch, tmp_path):
+    """A tiny network in place of MobileNetV2; gives each model made, with its first weights."""
+    made = []
+
+    def build(weights):
+        layers = keras.layers
+        backbone = keras.Sequential(
+            [
+                keras.Input((96, 96, 3)),
+                layers.Rescaling(1 / 127.5, -1),
+                layers.Conv2D(4, 3, strides=8, name="early"),
+                layers.BatchNormalization(name="norm"),
+                layers.Conv2D(4, 3, name="late"),
+            ]
+        )
+        backbone.trainable = weights is None
+        inputs = keras.Input((96, 96, 3))
+        features = layers.GlobalAveragePooling2D()(backbone(inputs))
+        model = keras.Model(inputs, layers.Dense(1, name="head")(features))
+        made.append((model, {w.path: w.numpy() for w in model.weights}))
+        return model
+
+    monkeypatch.setenv("COURSE_CACHE", str(tmp_path))
+    for name, value in (("VALIDATION", 20), ("TEST", 20), ("_model", build)):
+        monkeypatch.setattr(experiments, name, value)
+    return made
+
+
+@pytest.mark.parametrize(
+    "method, expected",
+    [
+        ("scratch", {"early", "norm", "late", "head"}),
+        ("frozen", {"head"}),
+        ("fine-tuned", {"late", "head"}),
+    ],
+)
+def test_what_each_method_moves(small, method, expected):
+    settings = Settings(method, labels=20, unfreeze_from="late", epochs=3, learning_rate=1e-2)
+    experiments.run(settings)
+    model, before = small[0]
+    moved = {
+        w.path.split("/")[-2]
+        for w in model.weights
+        if not np.array_equal(before[w.path], w.numpy())
+    }
+    assert moved == expected
+
+
+def test_unknown_method_is_refused():
+    with pytest.raises(ValueError, match="'finetuned'.*'fine-tuned'"):
+        experiments.run(Settings("finetuned"))
+
+
+def test_rows_that_nobody_asks_for_go(monkeypatch, tmp_path):
+    monkeypatch.setattr(experiments, "RESULTS", tmp_path)
+    row = {"test_accuracy": 0.9, "validation_accuracy": 0.9, "seconds": 1}
+    monkeypatch.setattr(experiments, "run", lambda s: dataclasses.asdict(s) | row)
+    old, new, newest = (Settings("frozen", seed=s) for s in range(3))
+    experiments.measured("some", [old, new])
+    assert list(experiments.measured("some", [newest, new])["seed"]) == [2, 1]
+    assert list(experiments.measured("some")["seed"]) == [2, 1]
 
 
 def test_measured_goes_on_where_it_stopped(monkeypatch, tmp_path):

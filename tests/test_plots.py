@@ -1,5 +1,6 @@
 """Plots put one described picture of a modest size into the notebook."""
 
+import base64
 import io
 from types import SimpleNamespace
 
@@ -15,9 +16,16 @@ matplotlib.use("agg")
 
 @pytest.fixture
 def shown(monkeypatch):
-    """The IPython images that were displayed."""
+    """What was displayed: content, description and kind."""
     images = []
-    monkeypatch.setattr(plots, "display", images.append)
+
+    def display(data, raw, metadata):
+        (kind,) = [k for k in data if k.startswith("image/")]
+        assert metadata[kind]["alt"] == data["text/plain"]
+        content = base64.b64decode(data[kind])
+        images.append(SimpleNamespace(data=content, alt=data["text/plain"], kind=kind))
+
+    monkeypatch.setattr(plots, "display", display)
     return images
 
 
@@ -32,7 +40,7 @@ def test_grid(shown):
     assert shown[0].alt == "Ten squares."
     width, height = size_of(shown[0])
     assert 700 < width < 1100 and 200 < height < 400
-    assert len(shown[0].data) < 120_000
+    assert len(shown[0].data) <= plots.LARGEST
 
 
 def test_grid_frames_mistakes_in_red(shown):
@@ -42,6 +50,15 @@ def test_grid_frames_mistakes_in_red(shown):
     left, right = np.array_split(pixels, 2, axis=1)
     redness = [np.mean((half[..., 0] - half[..., 1]) > 60) for half in (left, right)]
     assert redness[0] == 0 and redness[1] > 0.01
+
+
+@pytest.mark.parametrize(
+    "pictures, sentence",
+    [(np.zeros((0, 8, 8, 3)), "no pictures"), (np.full((1, 8, 8, 3), 0.5), "takes 0..255")],
+)
+def test_grid_refuses_what_it_would_show_wrongly(pictures, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        plots.grid(pictures, alt="")
 
 
 def test_curves_mark_each_phase(shown, monkeypatch):
@@ -62,7 +79,7 @@ def test_curves_mark_each_phase(shown, monkeypatch):
 
 def test_bars(shown):
     plots.bars({"a": 0.5, "b": 0.9}, intervals={"a": 0.1, "b": 0.05}, chance=0.5, alt="Bars.")
-    assert shown[0].alt == "Bars." and shown[0].format == "png"
+    assert shown[0].alt == "Bars." and shown[0].kind == "image/png"
     assert len(shown[0].data) < 60_000
 
 

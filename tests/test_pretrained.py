@@ -77,19 +77,27 @@ def test_damaged_file_is_refused(copied_weights):
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
-    with pytest.raises(ValueError, match="is damaged.*git checkout"):
+    with pytest.raises(ValueError, match="is damaged.*git .* checkout"):
         pretrained.weights(NETWORK)
 
 
 def test_missing_file_is_named(copied_weights):
     (copied_weights / f"{NETWORK}_hub" / "saved_model.pb").unlink()
-    with pytest.raises(FileNotFoundError, match="saved_model.pb is missing.*git checkout"):
+    with pytest.raises(FileNotFoundError, match="saved_model.pb is missing.*git .* checkout"):
         pretrained.hub_module(NETWORK)
 
 
 def test_unknown_network_lists_what_there_is():
     with pytest.raises(FileNotFoundError, match="no weights named 'resnet'; it has .*mobilenet_v2"):
         pretrained.weights("resnet")
+
+
+def test_a_network_may_ship_without_a_hub_module(copied_weights):
+    record = json.loads((copied_weights / f"{NETWORK}.json").read_text())
+    record["sha256"] = {f: s for f, s in record["sha256"].items() if "hub" not in f}
+    (copied_weights / f"{NETWORK}.json").write_text(json.dumps(record))
+    with pytest.raises(FileNotFoundError, match="ships no mobilenet_v2_hub"):
+        pretrained.hub_module(NETWORK)
 
 
 def test_record_is_json_that_a_person_can_read():

@@ -11,6 +11,22 @@ from helpers import pretraining
 from helpers.hub_layer import HubLayer
 
 
+def epochs_logged(work):
+    (log,) = work.glob("*/32px.csv")
+    return list(pd.read_csv(log)["epoch"])
+
+
+def test_numbers_beyond_half_precision_are_refused():
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, use_bias=False)])
+    model.layers[0].kernel.assign([[1 / 3]])
+    pretraining._round_to_half_precision(model)
+    assert model.layers[0].kernel.numpy().item() == np.float16(1 / 3)
+    model.layers[0].kernel.assign([[1e5]])
+    with pytest.raises(ValueError, match="kernel has values that do not fit half precision"):
+        pretraining._round_to_half_precision(model)
+
+
+@pytest.mark.slow
 def test_interrupted_pretraining_goes_on_and_writes_loadable_files(tmp_path, monkeypatch):
     monkeypatch.setenv("COURSE_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(pretraining, "COUNTS", {"train": 48, "validation": 24, "test": 24})
@@ -29,10 +45,10 @@ def test_interrupted_pretraining_goes_on_and_writes_loadable_files(tmp_path, mon
         with pytest.raises(KeyboardInterrupt):
             pretraining.pretrain_mobilenet_v2(output, work)
     assert not output.exists(), "nothing half-finished is written"
-    assert list(pd.read_csv(work / "32px.csv")["epoch"]) == [0]
+    assert epochs_logged(work) == [0]
 
     pretraining.pretrain_mobilenet_v2(output, work)
-    assert list(pd.read_csv(work / "32px.csv")["epoch"]) == [0, 1], "the first epoch is not redone"
+    assert epochs_logged(work) == [0, 1], "the first epoch is not redone"
     record = json.loads((output / "mobilenet_v2.json").read_text())
     assert len(record["validation_accuracy_by_epoch"]) == 2
     assert {f.split("/")[0] for f in record["sha256"]} == {
@@ -42,7 +58,7 @@ def test_interrupted_pretraining_goes_on_and_writes_loadable_files(tmp_path, mon
     }
 
     pretraining.pretrain_mobilenet_v2(output, work)
-    assert list(pd.read_csv(work / "32px.csv")["epoch"]) == [0, 1], "nothing is left to train"
+    assert epochs_logged(work) == [0, 1], "nothing is left to train"
 
     backbone = keras.applications.MobileNetV2(
         include_top=False, weights=output / "mobilenet_v2.weights.h5", input_shape=(96, 96, 3)

@@ -28,7 +28,10 @@ def test_the_results_table_is_the_stored_one():
     assert list(summary.index) == ["scratch", "frozen", "fine-tuned"]
     for method, row in summary.iterrows():
         line = next(line for line in README.splitlines() if line.startswith(f"| {method} |"))
-        assert f"{row['mean']:.3f} ± {row['interval']:.3f}" in line
+        assert f"| {row['mean']:.3f} ± {row['interval']:.3f} |" in line
+        runs = table[table["method"] == method]
+        numbers, seconds = runs["trainable_parameters"].iloc[0], runs["seconds"].mean()
+        assert f"| {numbers:,} | {seconds:.0f} |" in line
     assert table.groupby("method")["seed"].nunique().min() >= 3
 
 
