@@ -9,5 +9,5 @@ c.IPKernelApp.capture_fd_output = False
 c.IPKernelApp.exec_lines = [
     # two open lessons share a graphics card, if there is one
     "__import__('os').environ.setdefault('TF_FORCE_GPU_ALLOW_GROWTH', 'true')",
-    "__import__('warnings').filterwarnings('ignore', message='`shuffle=True` was passed')"
+    "__import__('warnings').filterwarnings('ignore', message='`shuffle=True` was passed')",
 ]
