@@ -52,8 +52,14 @@ def hashes(folder):
 
 
 def start(code, **options):
-    """Start another Python; its standard output stays open until its last worker has ended."""
-    command = [sys.executable, "-c", "from helpers import critters, datasets\n" + code]
+    """Start another Python; its standard output stays open until its last worker has ended.
+
+    It draws in two processes, lest a many-core machine be done before it is stopped, and hears
+    Ctrl-C even if this run was started in the background, where a shell turns it off.
+    """
+    setup = "import os, signal; os.cpu_count = lambda: 2; "
+    setup += "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    command = [sys.executable, "-c", setup + "from helpers import critters, datasets\n" + code]
     pipe = subprocess.PIPE
     return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, **options)
 
