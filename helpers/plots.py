@@ -75,7 +75,7 @@ def curves(*histories, metric, alt):
             history.epoch[0] + 0.5,
             color=GREY,
             linestyle="--",
-            label="next phase" if history is histories[1] else None,
+            label="unfreezing" if history is histories[1] else None,
         )
     axis.xaxis.set_major_locator(plt.MaxNLocator(integer=True))
     axis.set(xlabel="epoch", ylabel=metric.replace("_", " "))
@@ -96,9 +96,9 @@ def bars(values, *, alt, intervals=None, chance=None, ylabel="accuracy on new pi
     drawn = axis.bar(
         list(values), list(values.values()), yerr=errors, capsize=5, width=0.55, color=BLUE
     )
-    axis.bar_label(drawn, fmt="%.2f", padding=4)
+    axis.bar_label(drawn, fmt="%.3f", padding=4)
     if chance is not None:
-        axis.axhline(chance, color=GREY, linestyle="--", label=f"guessing: {chance:.2f}")
+        axis.axhline(chance, color=GREY, linestyle="--", label=f"guessing: {chance:.3f}")
         axis.legend(frameon=False, loc="lower right", bbox_to_anchor=(1, 1))
     axis.set(ylabel=ylabel, ylim=(0, 1.15))
     show(figure, alt)
