@@ -153,7 +153,7 @@ CHECKED = run(1, stdout("20 pictures\n"), tags=["nbval-check-output"])
 
 
 def test_a_good_lesson_has_no_problems():
-    text = new_markdown_cell("See https://example.org/home/page and `../work/x`.")
+    text = new_markdown_cell("See https://example.org/home/page and `../tmp/x`.")
     cells = [text, CHECKED, new_code_cell(""), run(2, picture(MAX_PICTURE)), run(3, None)]
     assert lesson_problems(new_notebook(cells=cells)) == []
 
