@@ -192,7 +192,7 @@ def _compile(model, learning_rate):
 
 
 def _best():
-    """Stop never, but end with the weights of the epoch that had the lowest validation loss."""
+    """Never stop early, but end with the weights of the epoch with the lowest validation loss."""
     return keras.callbacks.EarlyStopping("val_loss", patience=1000, restore_best_weights=True)
 
 

@@ -57,9 +57,7 @@ def pretrain_mobilenet_v2(output, work):
     )
     for layer in backbone.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
-            layer.momentum = (
-                0.9  # with its 0.999 the statistics would take thousands of steps to warm up
-            )
+            layer.momentum = 0.9  # with 0.999 the statistics take thousands of steps to warm up
     head = keras.layers.Dense(len(critters.SOURCE), name="source_species")
     model = keras.Sequential(
         [

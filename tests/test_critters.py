@@ -140,12 +140,12 @@ def test_unknown_species_style_or_size(species, style, size, message):
         critters.draw(species, np.random.default_rng(0), size, style)
 
 
-def test_two_hundred_pictures_in_ten_seconds():
+def test_two_cores_draw_two_hundred_pictures_a_second():
     critters.draw("cat", np.random.default_rng(0))  # draws the sheet of wax strokes once
     start = time.process_time()
     for k in range(200):
         critters.draw(CHECKED[k % len(critters.SOURCE)].split("-")[0], np.random.default_rng(k))
-    assert time.process_time() - start < 10
+    assert time.process_time() - start < 2  # seconds of one core for 200 pictures
 
 
 # --- species differ by anatomy, and by nothing else ---
