@@ -1,4 +1,4 @@
-"""How the shipped weights were made: `python -m helpers.pretraining mobilenet_v2`.
+"""How the shipped weights were made: `python -m helpers.pretraining mobilenet_v2`, or `vgg16`.
 
 Trains on the source species only, in the "paint" style: cat, dog and their wild cousins are never
 shown. Interrupted, it goes on from the last whole epoch when the same command is given again.
@@ -23,18 +23,32 @@ import numpy as np
 import pandas as pd
 import tensorflow as tf
 
-from helpers import critters, datasets
+from helpers import critters, datasets, vgg16
 from helpers.hub_layer import save_module
 
 SEED = 7
 COUNTS = {"train": 67_200, "validation": 960, "test": 2_400}
-PHASES = ((64, 1, 2e-3), (96, 2, 1e-3))  # picture size, epochs, peak learning rate: small is cheap
 BATCH = 64
+# picture size, epochs, peak learning rate: small pictures are cheap
+PHASES = {
+    "mobilenet_v2": ((64, 1, 2e-3), (96, 2, 1e-3)),
+    "vgg16": ((32, 1, 1e-3), (64, 1, 5e-4)),
+}
+ABOUT = {
+    "mobilenet_v2": {
+        "network": "keras.applications.MobileNetV2, alpha 1.0, no top",
+        "preprocessing": "keras.applications.mobilenet_v2.preprocess_input (0..255 to -1..1)",
+    },
+    "vgg16": {
+        "network": "keras.applications.VGG16, no top, trained with BatchNorm and folded",
+        "preprocessing": "keras.applications.vgg16.preprocess_input (BGR, ImageNet's mean off)",
+    },
+}
 
 
 def main():
     parser = argparse.ArgumentParser(description="Pre-train a backbone on the source species.")
-    parser.add_argument("network", choices=["mobilenet_v2"])
+    parser.add_argument("network", choices=list(PHASES))
     parser.add_argument(
         "--output", type=Path, default=Path(__file__).parent / "weights", help="the finished files"
     )
@@ -42,52 +56,42 @@ def main():
         "--work", type=Path, default=Path("pretraining"), help="checkpoints and logs"
     )
     arguments = parser.parse_args()
-    pretrain_mobilenet_v2(arguments.output, arguments.work)
+    pretrain(arguments.network, arguments.output, arguments.work)
 
 
-def pretrain_mobilenet_v2(output, work):
-    """Train MobileNetV2 (alpha 1.0); write weights, head, hub module and record to `output`."""
+def pretrain(network, output, work):
+    """Train a network; write its weights, head and record (and a hub module) to `output`."""
     keras.utils.set_random_seed(SEED)
-    plan = json.dumps([critters.VERSION, SEED, COUNTS, PHASES, BATCH])
+    phases = PHASES[network]
+    plan = json.dumps([network, critters.VERSION, SEED, COUNTS, phases, BATCH])
     work = work / hashlib.sha256(plan.encode()).hexdigest()[:8]  # another plan, another folder
     work.mkdir(parents=True, exist_ok=True)
     pictures = datasets.drawn(critters.SOURCE, **COUNTS, style="paint", size=96, seed=SEED)
-    backbone = keras.applications.MobileNetV2(
-        include_top=False, weights=None, input_shape=(None, None, 3)
-    )
-    for layer in backbone.layers:
-        if isinstance(layer, keras.layers.BatchNormalization):
-            layer.momentum = 0.9  # with 0.999 the statistics take thousands of steps to warm up
+    backbone = vgg16.with_batch_norm() if network == "vgg16" else _mobilenet_v2()
     head = keras.layers.Dense(len(critters.SOURCE), name="source_species")
-    model = keras.Sequential(
-        [
-            keras.Input((None, None, 3)),
-            keras.layers.Rescaling(1 / 127.5, offset=-1),  # = mobilenet_v2.preprocess_input
-            backbone,
-            keras.layers.GlobalAveragePooling2D(),
-            head,
-        ]
-    )
-    log = pd.concat([_train(model, pictures, *phase, work) for phase in PHASES])
+    model = _classifier(network, backbone, head)
+    log = pd.concat([_train(model, pictures, *phase, work) for phase in phases])
+    if network == "vgg16":
+        backbone = vgg16.folded(backbone)
+        model = _classifier(network, backbone, head)
     _round_to_half_precision(model)  # what is measured is what ships
-    test = _batches(pictures / "test", 96)
+    test = _batches(pictures / "test", phases[-1][0])
     labels = np.concatenate([label for _, label in test])
     accuracy = float(np.mean(model.predict(test, verbose=0).argmax(1) == labels))
     print(f"accuracy on {COUNTS['test']} fresh source pictures: {accuracy:.3f}")
 
     finished = work / "finished"
     finished.mkdir(exist_ok=True)
-    weights, head_weights, hub = (
-        finished / f"mobilenet_v2{end}" for end in (".weights.h5", "_head.weights.h5", "_hub")
+    weights, head_weights = (
+        finished / f"{network}{end}" for end in (".weights.h5", "_head.weights.h5")
     )
     _save_half_precision(backbone, weights)
-    _save_half_precision(keras.Sequential([keras.Input((1280,)), head]), head_weights)
-    save_module(_feature_vector(weights), hub)
+    _save_half_precision(keras.Sequential([keras.Input(head.kernel.shape[:1]), head]), head_weights)
+    if network == "mobilenet_v2":
+        save_module(_feature_vector(weights), finished / "mobilenet_v2_hub")
     gpus = len(tf.config.list_physical_devices("GPU"))
-    record = {
-        "network": "keras.applications.MobileNetV2, alpha 1.0, no top",
-        "preprocessing": "keras.applications.mobilenet_v2.preprocess_input (0..255 to -1..1)",
-        "command": "python -m helpers.pretraining mobilenet_v2",
+    record = ABOUT[network] | {
+        "command": f"python -m helpers.pretraining {network}",
         "seed": SEED,
         "style": "paint",
         "world_version": critters.VERSION,
@@ -95,7 +99,7 @@ def pretrain_mobilenet_v2(output, work):
         "pictures": COUNTS,
         "phases": [
             dict(zip(("picture_size", "epochs", "peak_learning_rate"), p, strict=True))
-            for p in PHASES
+            for p in phases
         ],
         "seconds": round(log["seconds"].sum()),
         "validation_accuracy_by_epoch": log["val_accuracy"].round(4).tolist(),
@@ -107,13 +111,29 @@ def pretrain_mobilenet_v2(output, work):
         },
         "sha256": {
             file.relative_to(finished).as_posix(): hashlib.sha256(file.read_bytes()).hexdigest()
-            for root in (weights, head_weights, hub)
-            for file in sorted(root.rglob("*") if root.is_dir() else [root])
-            if file.is_file()
+            for file in sorted(finished.rglob("*"))
+            if file.is_file() and file.suffix != ".json"
         },
     }
-    (finished / "mobilenet_v2.json").write_text(json.dumps(record, indent=1) + "\n")
+    (finished / f"{network}.json").write_text(json.dumps(record, indent=1) + "\n")
     shutil.copytree(finished, output, dirs_exist_ok=True)
+
+
+def _mobilenet_v2():
+    backbone = keras.applications.MobileNetV2(
+        include_top=False, weights=None, input_shape=(None, None, 3)
+    )
+    for layer in backbone.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.momentum = 0.9  # with 0.999 the statistics take thousands of steps to warm up
+    return backbone
+
+
+def _classifier(network, backbone, head):
+    """Pictures float32 (n, size, size, 3) in 0..255 to one logit a source species."""
+    inputs = keras.Input((None, None, 3))
+    prepared = getattr(keras.applications, network).preprocess_input(inputs)
+    return keras.Model(inputs, head(keras.layers.GlobalAveragePooling2D()(backbone(prepared))))
 
 
 class _Seconds(keras.callbacks.Callback):

@@ -20,6 +20,7 @@ class Critters:
     name: str = "critters"
     image_size: tuple = (96, 96)  # pixels, height and width, for `image_dataset_from_directory`
     hub_size: tuple = (96, 96)  # pixels that the hub module expects
+    vgg16_size: tuple = (64, 64)  # pixels: VGG16 is slow, smaller pictures keep it bearable
 
     def cats_and_dogs(self, *, train=0, validation=0, test=0, seed=0) -> Path:
         """Folder with `train/`, `validation/`, `test/`; in each `cat/` (0) and `dog/` (1)."""

@@ -14,7 +14,7 @@ LAYERS = [
     {"checks", "grading"},
     {"experiments", "explain", "plots"},
     {"tracks"},
-    {"datasets", "pretrained", "hub_layer", "features"},
+    {"datasets", "pretrained", "hub_layer", "features", "vgg16"},
     {"critters"},
 ]
 MODULES = sorted(path.relative_to(ROOT) for path in (ROOT / "helpers").rglob("*.py"))

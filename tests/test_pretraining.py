@@ -27,10 +27,13 @@ def test_numbers_beyond_half_precision_are_refused():
 
 
 @pytest.mark.slow
-def test_interrupted_pretraining_goes_on_and_writes_loadable_files(tmp_path, monkeypatch):
+@pytest.mark.parametrize("network, size", [("mobilenet_v2", 96), ("vgg16", 64)])
+def test_interrupted_pretraining_goes_on_and_writes_loadable_files(
+    network, size, tmp_path, monkeypatch
+):
     monkeypatch.setenv("COURSE_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(pretraining, "COUNTS", {"train": 48, "validation": 24, "test": 24})
-    monkeypatch.setattr(pretraining, "PHASES", ((32, 2, 1e-3),))
+    monkeypatch.setattr(pretraining, "PHASES", {network: ((32, 2, 1e-3),)})
     monkeypatch.setattr(pretraining, "BATCH", 8)
     work, output = tmp_path / "work", tmp_path / "weights"
 
@@ -43,27 +46,33 @@ def test_interrupted_pretraining_goes_on_and_writes_loadable_files(tmp_path, mon
     with monkeypatch.context() as patch:
         patch.setattr(pretraining, "_Seconds", Interrupted)
         with pytest.raises(KeyboardInterrupt):
-            pretraining.pretrain_mobilenet_v2(output, work)
+            pretraining.pretrain(network, output, work)
     assert not output.exists(), "nothing half-finished is written"
     assert epochs_logged(work) == [0]
 
-    pretraining.pretrain_mobilenet_v2(output, work)
+    pretraining.pretrain(network, output, work)
     assert epochs_logged(work) == [0, 1], "the first epoch is not redone"
-    record = json.loads((output / "mobilenet_v2.json").read_text())
+    record = json.loads((output / f"{network}.json").read_text())
     assert len(record["validation_accuracy_by_epoch"]) == 2
-    assert {f.split("/")[0] for f in record["sha256"]} == {
-        "mobilenet_v2.weights.h5",
-        "mobilenet_v2_head.weights.h5",
-        "mobilenet_v2_hub",
-    }
+    files = {f"{network}.weights.h5", f"{network}_head.weights.h5"}
+    if network == "mobilenet_v2":
+        files.add("mobilenet_v2_hub")
+    assert {f.split("/")[0] for f in record["sha256"]} == files
 
-    pretraining.pretrain_mobilenet_v2(output, work)
+    pretraining.pretrain(network, output, work)
     assert epochs_logged(work) == [0, 1], "nothing is left to train"
 
-    backbone = keras.applications.MobileNetV2(
-        include_top=False, weights=output / "mobilenet_v2.weights.h5", input_shape=(96, 96, 3)
+    build = {
+        "mobilenet_v2": keras.applications.MobileNetV2,
+        "vgg16": keras.applications.VGG16,
+    }[network]
+    backbone = build(
+        include_top=False,
+        weights=output / f"{network}.weights.h5",
+        input_shape=(size, size, 3),
     )
-    picture = np.random.default_rng(0).uniform(0, 1, (1, 96, 96, 3)).astype("float32")
-    features = HubLayer(output / "mobilenet_v2_hub")(picture)
-    expected = backbone(2 * picture - 1).numpy().mean(axis=(1, 2))
-    np.testing.assert_allclose(features, expected, rtol=1e-3, atol=1e-3)
+    if network == "mobilenet_v2":
+        picture = np.random.default_rng(0).uniform(0, 1, (1, 96, 96, 3)).astype("float32")
+        features = HubLayer(output / "mobilenet_v2_hub")(picture)
+        expected = backbone(2 * picture - 1).numpy().mean(axis=(1, 2))
+        np.testing.assert_allclose(features, expected, rtol=1e-3, atol=1e-3)
