@@ -119,23 +119,24 @@ def run_once(stem, dataset, *, views=1, batch_size=32, shuffle=False, seed=None,
     """
     if views < 1:
         raise ValueError(f"views is {views}: give the number of passes, 1 or more.")
-    passes = dataset.repeat(views)
+    passes = dataset.repeat(views).map(
+        lambda pictures, labels: (stem(pictures, training=False), labels)
+    )
     count = int(passes.cardinality())
     if count == tf.data.INFINITE_CARDINALITY:
         raise ValueError("The dataset never ends: leave out its repeat().")
-    run = tf.function(lambda pictures: stem(pictures, training=False))
+    total = count if count >= 0 else None  # unknown
     batches = tqdm(
-        passes, "Running the stem", count if count >= 0 else None, leave=False, file=sys.stdout
+        passes.as_numpy_iterator(), "Running the stem", total, leave=False, file=sys.stdout
     )
     if file is None:
-        pairs = [(run(pictures).numpy(), labels.numpy()) for pictures, labels in batches]
+        pairs = list(batches)
     else:
+        pairs = []
         with open(f"{file}.unfinished", "wb") as target:
-            pairs = []
-            for pictures, labels in batches:
-                some = run(pictures).numpy()
+            for some, labels in batches:
                 some.tofile(target)
-                pairs.append((some[:0], labels.numpy()))
+                pairs.append((some[:0], labels))
         os.replace(f"{file}.unfinished", file)
     if not pairs:
         raise ValueError("The dataset is empty: give one with pictures in it.")

@@ -17,7 +17,7 @@ def weights(network):
 
 
 def source_head(network):
-    """Path of the weights of the source classifier: `Dense(20)` on the pooled features, logits in
+    """Path of the weights of the source classifier: `Dense(24)` on the pooled features, logits in
     the order of `record(network)["species"]`."""
     return _checked(network, f"{network}_head.weights.h5")
 
