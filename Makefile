@@ -1,6 +1,11 @@
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/installed-in
+TOOLS := .venv/tools-installed
+
+# What students get. Everything else stays with the instructor.
+STUDENTS := .gitignore LICENSE LICENSE-CC-BY-4.0 Makefile README.md exercises helpers \
+	ipython_kernel_config.py jupyterlab_overrides.json notebooks pyproject.toml requirements.lock requirements.txt results
 
 export TF_CPP_MIN_LOG_LEVEL := 3
 
@@ -14,16 +19,17 @@ help:  ## show this list
 lab: $(STAMP)  ## install what is missing, then open JupyterLab on the first lesson
 	$(BIN)/python -m jupyterlab --ServerApp.root_dir=. notebooks/00_start_here.ipynb
 
+# Students have neither tests/ nor the tools: there it runs the notebooks.
 .PHONY: test
-test: $(STAMP)  ## run all tests and every notebook
+test: $(if $(wildcard requirements-test.lock),$(TOOLS),$(STAMP))  ## run all tests and every notebook
 	$(BIN)/python -m pytest
 
 .PHONY: test-all
-test-all: test lint  ## the same, then the slow tests and the style of the code
+test-all: lint test  ## the same, the style of the code and the slow tests
 	$(BIN)/python -m pytest -m slow tests
 
 .PHONY: lint
-lint: $(STAMP)
+lint: $(TOOLS)
 	$(BIN)/python -m ruff check
 	$(BIN)/python -m ruff format --check
 
@@ -34,21 +40,45 @@ notebooks: $(STAMP)  ## run every lesson from top to bottom and store its output
 		--ExecutePreprocessor.record_timing=False notebooks/*.ipynb
 	$(BIN)/python -m nbconvert --coalesce-streams notebooks/*.ipynb
 
+# nbgrader works in a folder of its own: it leaves nothing here, and a wrong solution changes nothing.
+.PHONY: exercises
+exercises: solutions $(TOOLS)  ## generate exercises/ from solutions/ (answers written there are lost)
+	rm -rf .generated && mkdir -p .generated exercises && cp -R solutions nbgrader_config.py .generated
+	cd .generated && for set in solutions/*/; do $(abspath $(BIN))/python -m nbgrader generate_assignment \
+		--no-db --Application.log_level=WARN "$$(basename "$$set")" || exit 1; done
+	rm -rf exercises/*/ && mv .generated/exercises/*/ exercises && rm -r .generated
+
+BUNDLE := transfer-learning-course
+GIT := git -c safe.directory='*'
+.PHONY: release
+release: exercises  ## pack what students get, without solutions and tests, into release/
+	rm -rf release && mkdir -p release/$(BUNDLE)
+	@test ! -e .git || ! $(GIT) ls-files --others --exclude-standard exercises | grep . || \
+		{ echo "These would be missing: git does not know them yet."; exit 1; }
+	if [ -e .git ]; then $(GIT) ls-files $(STUDENTS); else find $(STUDENTS) -type f \
+		! -path '*/__pycache__/*' ! -path '*/.ipynb_checkpoints/*'; fi > release/files
+	tar -cf release/files.tar -T release/files && tar -xf release/files.tar -C release/$(BUNDLE)
+	cd release && $(abspath $(BIN))/python -m zipfile -c $(BUNDLE).zip $(BUNDLE)
+	rm -r release/$(BUNDLE) release/files*
+
 .PHONY: experiments
 experiments: $(STAMP)  ## measure what is missing in results/ (delete a file there to remake it)
 	$(BIN)/python -m helpers.experiments
 
-# Versions in the lock stay as they are; delete the line of a package to let it move to its newest.
+# Versions in the locks stay as they are; delete the line of a package to let it move to its newest.
+# What both locks name has the same version in both.
+RESOLVE := $(BIN)/python -m uv pip compile --quiet --universal --fork-strategy fewest --python-version 3.11 \
+	--annotation-style line --custom-compile-command "make lock"
 .PHONY: lock
-lock: $(STAMP)  ## resolve requirements.txt into requirements.lock again
+lock: $(STAMP)  ## resolve requirements.txt and the tools of pyproject.toml into the two locks again
 	$(BIN)/python -m pip install --quiet uv
-	$(BIN)/python -m uv pip compile --quiet --universal --fork-strategy fewest --python-version 3.11 \
-		--annotation-style line --custom-compile-command "make lock" \
-		requirements.txt pyproject.toml --extra test --output-file requirements.lock
+	$(RESOLVE) requirements.txt --output-file requirements.lock
+	grep -v '^-e' requirements.lock | $(RESOLVE) pyproject.toml --extra instructor --extra test \
+		--constraint - --output-file requirements-test.lock
 
 .PHONY: clean
 clean:  ## remove the environment and what tools left behind
-	rm -rf .venv .pytest_cache .ruff_cache
+	rm -rf .venv .pytest_cache .ruff_cache .generated release
 	find . -name __pycache__ -prune -exec rm -r {} +
 	find . -name .ipynb_checkpoints -prune -exec rm -r {} +
 
@@ -69,7 +99,12 @@ $(PYTHON) -m venv --clear .venv
 endef
 endif
 
-$(STAMP): requirements.lock pyproject.toml ipython_kernel_config.py
+$(STAMP): requirements.lock pyproject.toml ipython_kernel_config.py jupyterlab_overrides.json
 	$(NEW_VENV)
 	$(BIN)/python -m pip install -r requirements.lock
 	@echo "$(CURDIR)" > $@
+
+# What the tests and the instructor need beyond what a student needs: it goes on top.
+$(TOOLS): requirements-test.lock $(STAMP)
+	$(BIN)/python -m pip install -r requirements-test.lock
+	@touch $@

@@ -8,3 +8,8 @@ c.CourseDirectory.directory_structure = "{nbgrader_step}/{student_id}/{assignmen
 # An untouched exercise runs: `answer = None` above the solution stays, and nothing takes its place.
 c.ClearSolutions.code_stub = {"python": ""}
 c.ClearSolutions.text_stub = "*Your turn: write here.*"
+# Training takes longer than the 30 seconds that nbgrader allows a cell.
+c.Execute.timeout = 1200
+# A warning is not a mistake: nbgrader gives no points for a cell that wrote to stderr.
+c.IgnorePattern.enabled = True
+c.IgnorePattern.pattern = "."

@@ -128,7 +128,8 @@ def _complete(folder, request):
 
     for parent in {(folder / p).parent for p in missing} | {folder / UNFINISHED}:
         parent.mkdir(parents=True, exist_ok=True)
-    quiet = not (hasattr(sys, "ps1") or sys.stdout.isatty())  # ps1: in a notebook or at a prompt
+    shown = hasattr(sys, "ps1") or sys.stdout.isatty()  # ps1: in a notebook or at a prompt
+    quiet = not shown or "TQDM_DISABLE" in os.environ  # tqdm's own switch
     bar = tqdm(total=len(missing), desc="Drawing", leave=False, file=sys.stdout, disable=quiet)
     try:
         with bar:

@@ -1,8 +1,10 @@
 """Repeated, seeded measurements whose results the course quotes: `python -m helpers.experiments`.
 
-Writes results/recipes.csv (fine-tuning recipes, compared on validation pictures only) and
-results/critters.csv (scratch, frozen and fine-tuned, on fresh test pictures). A row that is in the
-file already is not measured again: an interrupted run goes on, a deleted file is remade.
+Writes results/critters.csv (MobileNetV2 from scratch, frozen and fine-tuned, on fresh test
+pictures), results/vgg16.csv (the three VGG16 exercises, likewise), and for each network the
+fine-tuning recipes that were compared, on validation pictures only: results/recipes_vgg16.csv. A
+row that is in a file already is not measured again: an interrupted run goes on, a deleted file is
+remade.
 """
 
 import dataclasses
@@ -20,59 +22,76 @@ import tensorflow as tf
 from PIL import Image
 from scipy import stats
 
-from helpers import critters, datasets, pretrained
+from helpers import critters, datasets, pretrained, vgg16
+from helpers.features import run_once, split_at
 
 RESULTS = Path(__file__).parent.parent / "results"
-VALIDATION, TEST = 400, 2000  # pictures
-METHODS = ("scratch", "frozen", "fine-tuned")
+TEST = 2000  # pictures
+METHODS = ("scratch", "scratch, BatchNorm", "frozen", "fine-tuned")
+BUILD = {"mobilenet_v2": keras.applications.MobileNetV2, "vgg16": keras.applications.VGG16}
+SIZE = {"mobilenet_v2": (96, 96), "vgg16": (64, 64)}  # pixels
 HEAD = {"learning_rate": 1e-3, "epochs": 60}  # how a head is trained on frozen features
-STAGES = ("block_1_expand", "block_6_expand")  # where fine-tuning may begin
+EXERCISE = {"labels": 150, "validation": 100, "epochs": 10, "augment": False}  # in VGG16's three
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """One run: a MobileNetV2 (alpha 1.0) that tells cats from dogs."""
+    """One run: a network that tells cats from dogs."""
 
-    method: str  # "scratch", "frozen" or "fine-tuned"
-    labels: int = 400  # training pictures, both classes together; validation pictures come on top
+    network: str  # "mobilenet_v2" (alpha 1.0) or "vgg16"
+    method: str  # "scratch", "frozen", "fine-tuned", for vgg16 also "scratch, BatchNorm"
+    labels: int = 400  # training pictures, both classes together
+    validation: int = 400  # pictures on top, to choose the best epoch
     style: str = "crayon"
     seed: int = 0  # of the pictures, the initial weights and the shuffling
     unfreeze_from: str = "-"  # fine-tuned: the first layer of the backbone that learns
     learning_rate: float = 1e-3  # fine-tuned: after the head has been trained
     epochs: int = 12
+    augment: bool = True  # flips and shifts, new in each epoch; without, what is frozen runs once
 
 
 def run(settings):
     """Train and measure once.
 
     Returns:
-        dict: the settings, validation_accuracy, test_accuracy, trainable_parameters, seconds
-        (training only), date, machine and versions.
+        dict: the settings, training_accuracy, validation_accuracy, test_accuracy,
+        trainable_parameters, seconds (training only), date, machine and versions.
     """
+    critters.check_known("network", settings.network, tuple(BUILD))
     critters.check_known("method", settings.method, METHODS)
     keras.utils.set_random_seed(settings.seed)
     folder = datasets.drawn(
         ("cat", "dog"),
         train=settings.labels,
-        validation=VALIDATION,
+        validation=settings.validation,
         test=TEST,
         style=settings.style,
         seed=1000 + settings.seed,
     )
-    ordered, validation, test = (_batches(folder / s) for s in ("train", "validation", "test"))
-    shuffled = _batches(folder / "train", shuffle=True)
+    size = SIZE[settings.network]
+    ordered, validation, test = (
+        _batches(folder / s, size) for s in ("train", "validation", "test")
+    )
+    shuffled = _batches(folder / "train", size, shuffle=True)
+    train = _augmented(shuffled) if settings.augment else shuffled
     start = time.monotonic()
-    if settings.method == "scratch":
-        model = _model(weights=None)
-        _fit(model, shuffled, validation, settings, [Recalibration(shuffled)])
+    model = _model(settings.network, settings.method)
+    if settings.method.startswith("scratch"):
+        recalibration = [Recalibration(model, shuffled)] if _batch_norms(model) else []
+        _fit(model, train, validation, settings, recalibration)
     else:
-        model = _model(weights=pretrained.weights("mobilenet_v2"))
         _train_head(model, ordered, validation)
-        if settings.method == "fine-tuned":
-            _unfreeze(model, settings.unfreeze_from)
-            _fit(model, shuffled, validation, settings)
+    if settings.method == "fine-tuned":
+        _unfreeze(model, settings.unfreeze_from)
+        if settings.augment:
+            _fit(model, train, validation, settings)
+        else:
+            stem, tail = split_at(model, settings.unfreeze_from)
+            kept = run_once(stem, train, shuffle=True), run_once(stem, validation)
+            _fit(tail, *kept, settings)
     seconds = time.monotonic() - start
     return dataclasses.asdict(settings) | {
+        "training_accuracy": _accuracy(model, ordered),
         "validation_accuracy": _accuracy(model, validation),
         "test_accuracy": _accuracy(model, test),
         "trainable_parameters": sum(int(np.prod(w.shape)) for w in model.trainable_weights),
@@ -92,12 +111,9 @@ class Recalibration(keras.callbacks.Callback):
     those of initialisation, and a good network looks like a coin.
     """
 
-    def __init__(self, data):
+    def __init__(self, model, data):
         super().__init__()
         self.data = data
-
-    def set_model(self, model):
-        super().set_model(model)
         for layer in _batch_norms(model):
             layer.momentum = 0.9
         self.update = tf.function(lambda pictures: model(pictures, training=True))
@@ -108,10 +124,10 @@ class Recalibration(keras.callbacks.Callback):
                 self.update(pictures)
 
 
-def _batches(folder, shuffle=False):
+def _batches(folder, size, shuffle=False):
     return keras.utils.image_dataset_from_directory(
         folder,
-        image_size=(96, 96),
+        image_size=size,
         label_mode="binary",
         batch_size=32,
         shuffle=shuffle,
@@ -119,28 +135,40 @@ def _batches(folder, shuffle=False):
     )
 
 
-def _model(weights):
-    backbone = keras.applications.MobileNetV2(
-        include_top=False, weights=weights, input_shape=(96, 96, 3)
+def _augmented(data):
+    augment = keras.Sequential(
+        [keras.layers.RandomFlip("horizontal"), keras.layers.RandomTranslation(0.08, 0.08)]
     )
-    backbone.trainable = weights is None
-    inputs = keras.Input((96, 96, 3))
-    features = keras.layers.GlobalAveragePooling2D()(
-        backbone(keras.layers.Rescaling(1 / 127.5, -1)(inputs))
-    )
+    return data.map(lambda pictures, labels: (augment(pictures, training=True), labels)).prefetch(2)
+
+
+def _model(network, method):
+    if method == "scratch, BatchNorm":
+        backbone = vgg16.with_batch_norm()
+    else:
+        weights = None if method == "scratch" else pretrained.weights(network)
+        backbone = BUILD[network](
+            include_top=False, weights=weights, input_shape=(*SIZE[network], 3)
+        )
+        backbone.trainable = weights is None
+    inputs = keras.Input((*SIZE[network], 3))
+    prepared = getattr(keras.applications, network).preprocess_input(inputs)
+    features = keras.layers.GlobalAveragePooling2D()(backbone(prepared))
     return keras.Model(inputs, keras.layers.Dense(1, name="head")(features))
 
 
+def _backbone(model):
+    return next(layer for layer in model.layers if isinstance(layer, keras.Model))
+
+
 def _batch_norms(model):
-    backbone = next(layer for layer in model.layers if isinstance(layer, keras.Model))
-    return [
-        layer for layer in backbone.layers if isinstance(layer, keras.layers.BatchNormalization)
-    ]
+    layers = _backbone(model).layers
+    return [layer for layer in layers if isinstance(layer, keras.layers.BatchNormalization)]
 
 
 def _unfreeze(model, first):
     """Let the backbone learn from layer `first` on; BatchNorm layers stay as they are."""
-    backbone = next(layer for layer in model.layers if isinstance(layer, keras.Model))
+    backbone = _backbone(model)
     backbone.trainable = True
     names = [layer.name for layer in backbone.layers]
     for i, layer in enumerate(backbone.layers):
@@ -151,31 +179,21 @@ def _unfreeze(model, first):
 
 def _train_head(model, train, validation):
     """Train the head alone, on features that are computed once."""
-    extract = keras.Model(model.input, model.layers[-2].output)
-    features = [
-        (extract.predict(data, verbose=0), np.concatenate([y for _, y in data]))
-        for data in (train, validation)
-    ]
-    head = keras.Sequential([keras.Input(features[0][0].shape[1:]), model.layers[-1]])
+    extract, head = split_at(model, "head")
     _compile(head, HEAD["learning_rate"])
     head.fit(
-        *features[0],
-        validation_data=features[1],
+        run_once(extract, train, shuffle=True),
+        validation_data=run_once(extract, validation),
         epochs=HEAD["epochs"],
-        batch_size=32,
         verbose=0,
         callbacks=[_best()],
     )
 
 
 def _fit(model, train, validation, settings, callbacks=()):
-    augment = keras.Sequential(
-        [keras.layers.RandomFlip("horizontal"), keras.layers.RandomTranslation(0.08, 0.08)]
-    )
-    train = train.map(lambda pictures, labels: (augment(pictures, training=True), labels))
     _compile(model, settings.learning_rate)
     model.fit(
-        train.prefetch(2),
+        train,
         validation_data=validation,
         epochs=settings.epochs,
         verbose=0,
@@ -207,7 +225,8 @@ def measured(name, runs=()):
     keys = [field.name for field in dataclasses.fields(Settings)]
     table = pd.read_csv(path) if path.exists() else pd.DataFrame(columns=keys)
     for settings in runs:
-        if not (table[keys] == list(dataclasses.astuple(settings))).all(axis=1).any():
+        known = table.reindex(columns=keys)  # a file of older code may lack a column
+        if not (known == list(dataclasses.astuple(settings))).all(axis=1).any():
             row = run(settings)
             print(
                 f"{settings}: validation {row['validation_accuracy']:.4f}, {row['seconds']:.0f} s",
@@ -217,7 +236,7 @@ def measured(name, runs=()):
             _write(table, path)
     if runs:  # in this order; rows that nobody asks for any more go
         order = {dataclasses.astuple(settings): i for i, settings in enumerate(runs)}
-        rows = table[keys].itertuples(index=False, name=None)
+        rows = table.reindex(columns=keys).itertuples(index=False, name=None)
         position = pd.Series([order.get(row) for row in rows], index=table.index)
         table = table.loc[position.dropna().sort_values().index].reset_index(drop=True)
         _write(table, path)
@@ -250,6 +269,23 @@ def contact_sheet(species, style, columns, rows, path):
     sheet.save(path, quality=85)
 
 
+def _chosen(network, layers, rates, **options):
+    """The fine-tuning recipe that does best on validation pictures of a seed of its own."""
+    candidates = [
+        Settings(
+            network,
+            "fine-tuned",
+            seed=100,
+            **options | {"validation": 400, "unfreeze_from": layer, "learning_rate": rate},
+        )
+        for layer in layers
+        for rate in rates
+    ]
+    table = measured(f"recipes_{network}", candidates)
+    best = table.loc[table["validation_accuracy"].idxmax()]
+    return options | {name: best[name] for name in ("unfreeze_from", "learning_rate")}
+
+
 def main():
     """Remake what is missing in results/: the tables and the two contact sheets of README.md."""
     RESULTS.mkdir(exist_ok=True)
@@ -259,19 +295,29 @@ def main():
     ):
         if not (RESULTS / name).exists():
             contact_sheet(species, style, 12, rows, RESULTS / name)
-    recipes = measured(
-        "recipes",
-        [
-            Settings("fine-tuned", seed=100, unfreeze_from=stage, learning_rate=rate)
-            for stage in STAGES
-            for rate in (1e-4, 3e-4)
-        ],
-    )
-    best = recipes.loc[recipes["validation_accuracy"].idxmax()]
-    chosen = {"unfreeze_from": best["unfreeze_from"], "learning_rate": best["learning_rate"]}
-    methods = {"scratch": {}, "frozen": HEAD, "fine-tuned": chosen}
-    runs = [Settings(m, seed=s, **options) for s in range(3) for m, options in methods.items()]
-    print(summary(measured("critters", runs)).round(3))
+    vgg16_methods = {
+        "scratch": EXERCISE | {"learning_rate": 1e-4},
+        "scratch, BatchNorm": EXERCISE | {"epochs": 40, "augment": True},
+        "frozen": EXERCISE | HEAD,
+        "fine-tuned": _chosen("vgg16", ("block4_conv1", "block5_conv1"), (3e-5, 1e-4), **EXERCISE),
+    }
+    plenty = Settings("vgg16", "scratch, BatchNorm", labels=2400, epochs=6)  # no lack of pictures
+    table = measured("vgg16", [*_over_seeds("vgg16", vgg16_methods), plenty])
+    print(summary(table[table["labels"] == EXERCISE["labels"]]).round(3))
+    mobilenet_methods = {
+        "scratch": {},
+        "frozen": HEAD,
+        "fine-tuned": _chosen("mobilenet_v2", ("block_1_expand", "block_6_expand"), (1e-4, 3e-4)),
+    }
+    print(summary(measured("critters", _over_seeds("mobilenet_v2", mobilenet_methods))).round(3))
+
+
+def _over_seeds(network, methods):
+    return [
+        Settings(network, method, seed=seed, **options)
+        for seed in range(3)
+        for method, options in methods.items()
+    ]
 
 
 if __name__ == "__main__":

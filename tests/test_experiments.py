@@ -12,7 +12,7 @@ from helpers.experiments import Settings
 
 @pytest.fixture(scope="module")
 def model():
-    return experiments._model(weights=None)
+    return experiments._model("mobilenet_v2", "scratch")
 
 
 def test_unfreeze_leaves_early_layers_and_batch_norm_alone(model):
@@ -30,18 +30,15 @@ def test_recalibration_moves_statistics_and_nothing_else(model):
     for layer in experiments._batch_norms(model):
         layer.trainable = True
     before = {w.path: w.numpy() for w in model.weights}
-    callback = experiments.Recalibration(data)
-    callback.set_model(model)
-    callback.on_test_begin()
+    experiments.Recalibration(model, data).on_test_begin()
     moved = {w.path for w in model.weights if not np.array_equal(before[w.path], w.numpy())}
     assert len(moved) > 100 and all("moving_" in path for path in moved)
 
 
 def test_frozen_run_learns_only_the_head(monkeypatch, tmp_path):
     monkeypatch.setenv("COURSE_CACHE", str(tmp_path))
-    monkeypatch.setattr(experiments, "VALIDATION", 20)
     monkeypatch.setattr(experiments, "TEST", 40)
-    row = experiments.run(Settings("frozen", labels=20))
+    row = experiments.run(Settings("mobilenet_v2", "frozen", labels=20, validation=20))
     assert row["trainable_parameters"] == 1281
     assert 0 <= row["test_accuracy"] <= 1 and row["seconds"] > 0
     assert row["labels"] == 20 and row["method"] == "frozen"
@@ -49,44 +46,45 @@ def test_frozen_run_learns_only_the_head(monkeypatch, tmp_path):
 
 @pytest.fixture
 def small(monkeypatch, tmp_path):
-    """A tiny network in place of MobileNetV2; gives each model made, with its first weights."""
+    """A tiny network in place of the large ones; gives each model made, with its first weights."""
     made = []
 
-    def build(weights):
+    def build(network, method):
         layers = keras.layers
         backbone = keras.Sequential(
             [
-                keras.Input((96, 96, 3)),
+                keras.Input((64, 64, 3)),
                 layers.Rescaling(1 / 127.5, -1),
                 layers.Conv2D(4, 3, strides=8, name="early"),
                 layers.BatchNormalization(name="norm"),
                 layers.Conv2D(4, 3, name="late"),
             ]
         )
-        backbone.trainable = weights is None
-        inputs = keras.Input((96, 96, 3))
+        backbone.trainable = method == "scratch"
+        inputs = keras.Input((64, 64, 3))
         features = layers.GlobalAveragePooling2D()(backbone(inputs))
         model = keras.Model(inputs, layers.Dense(1, name="head")(features))
         made.append((model, {w.path: w.numpy() for w in model.weights}))
         return model
 
     monkeypatch.setenv("COURSE_CACHE", str(tmp_path))
-    for name, value in (("VALIDATION", 20), ("TEST", 20), ("_model", build)):
-        monkeypatch.setattr(experiments, name, value)
+    monkeypatch.setattr(experiments, "TEST", 20)
+    monkeypatch.setattr(experiments, "_model", build)
     return made
 
 
 @pytest.mark.parametrize(
-    "method, expected",
+    "method, augment, expected",
     [
-        ("scratch", {"early", "norm", "late", "head"}),
-        ("frozen", {"head"}),
-        ("fine-tuned", {"late", "head"}),
+        ("scratch", True, {"early", "norm", "late", "head"}),
+        ("frozen", True, {"head"}),
+        ("fine-tuned", True, {"late", "head"}),
+        ("fine-tuned", False, {"late", "head"}),
     ],
 )
-def test_what_each_method_moves(small, method, expected):
-    settings = Settings(method, labels=20, unfreeze_from="late", epochs=3, learning_rate=1e-2)
-    experiments.run(settings)
+def test_what_each_method_moves(small, method, augment, expected):
+    options = {"unfreeze_from": "late", "epochs": 3, "learning_rate": 1e-2, "augment": augment}
+    experiments.run(Settings("vgg16", method, labels=20, validation=20, **options))
     model, before = small[0]
     moved = {
         w.path.split("/")[-2]
@@ -98,21 +96,33 @@ def test_what_each_method_moves(small, method, expected):
 
 def test_unknown_method_is_refused():
     with pytest.raises(ValueError, match="'finetuned'.*'fine-tuned'"):
-        experiments.run(Settings("finetuned"))
+        experiments.run(Settings("vgg16", "finetuned"))
+    with pytest.raises(ValueError, match="'vgg19'.*'vgg16'"):
+        experiments.run(Settings("vgg19", "frozen"))
 
 
 def test_rows_that_nobody_asks_for_go(monkeypatch, tmp_path):
     monkeypatch.setattr(experiments, "RESULTS", tmp_path)
     row = {"test_accuracy": 0.9, "validation_accuracy": 0.9, "seconds": 1}
     monkeypatch.setattr(experiments, "run", lambda s: dataclasses.asdict(s) | row)
-    old, new, newest = (Settings("frozen", seed=s) for s in range(3))
+    old, new, newest = (Settings("vgg16", "frozen", seed=s) for s in range(3))
     experiments.measured("some", [old, new])
     assert list(experiments.measured("some", [newest, new])["seed"]) == [2, 1]
     assert list(experiments.measured("some")["seed"]) == [2, 1]
 
 
+def test_rows_of_older_code_are_measured_again(monkeypatch, tmp_path):
+    monkeypatch.setattr(experiments, "RESULTS", tmp_path)
+    pd.DataFrame({"method": ["frozen"], "test_accuracy": [0.1]}).to_csv(tmp_path / "some.csv")
+    row = {"test_accuracy": 0.9, "validation_accuracy": 0.9, "seconds": 1}
+    monkeypatch.setattr(experiments, "run", lambda s: dataclasses.asdict(s) | row)
+    assert list(experiments.measured("some")["test_accuracy"]) == [0.1], "it can be read"
+    table = experiments.measured("some", [Settings("vgg16", "frozen")])
+    assert list(table["test_accuracy"]) == [0.9]
+
+
 def test_measured_goes_on_where_it_stopped(monkeypatch, tmp_path):
-    runs = [Settings("frozen", seed=s) for s in range(3)]
+    runs = [Settings("vgg16", "frozen", seed=s) for s in range(3)]
     done = []
 
     def fake_run(settings):

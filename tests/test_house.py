@@ -1,6 +1,7 @@
 """The repository itself: which helper may import which, and how much a clone weighs."""
 
 import ast
+import re
 import subprocess
 from importlib.util import resolve_name
 from pathlib import Path
@@ -40,7 +41,7 @@ def imported_helpers(source, package="helpers"):
 
 
 def wrong_imports(module, source):
-    """The imports of a module, such as `tracks` or `checks.lesson_00`, that do not go down."""
+    """The imports of a module, such as `tracks` or `checks.vgg16`, that do not go down."""
     top, *rest = module.split(".")
     package = f"helpers.{top}" if rest else "helpers"
     others = imported_helpers(source, package) - {top}
@@ -61,7 +62,7 @@ def test_imports_upwards_and_sideways_are_noticed():
     source = "from helpers import critters, features, pretraining, tracks"
     assert wrong_imports("datasets", source) == ["features", "pretraining", "tracks"]
     source = "from helpers.checks import Check\nfrom . import Check\nfrom ..grading import grade"
-    assert wrong_imports("checks.lesson_00", source) == ["grading"]
+    assert wrong_imports("checks.vgg16", source) == ["grading"]
 
 
 @pytest.mark.parametrize(
@@ -77,6 +78,17 @@ def test_imports_upwards_and_sideways_are_noticed():
 )
 def test_every_way_to_import_is_seen(source):
     assert imported_helpers(f"import numpy\nfrom os import path\n{source}") == {"tracks"}
+
+
+def locked(name):
+    """The versions in a lock, by package."""
+    return dict(re.findall(r"^([\w.-]+)==(\S+)", (ROOT / name).read_text("utf-8"), re.M))
+
+
+def test_students_install_no_tools_and_tools_change_no_version():
+    course, tools = locked("requirements.lock"), locked("requirements-test.lock")
+    assert {"nbgrader", "ruff"} <= tools.keys() - course.keys()
+    assert {p for p in course.keys() & tools.keys() if course[p] != tools[p]} == set()
 
 
 def test_a_clone_stays_small():
