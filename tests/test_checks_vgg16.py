@@ -18,7 +18,10 @@ from helpers.checks import SOLUTIONS, Check
 from helpers.checks import vgg16 as check
 from helpers.features import run_once, split_at
 
-pytestmark = pytest.mark.filterwarnings("ignore:You are using a softmax over axis -1")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:You are using a softmax over axis -1"),
+    pytest.mark.filterwarnings("ignore:In loss categorical_crossentropy"),
+]
 L = keras.layers
 SIZE = (32, 32)
 FILTERS = (4,) * 7 + (6,) * 6
