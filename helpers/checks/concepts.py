@@ -8,6 +8,7 @@ import numpy as np
 
 from helpers import critters, tracks
 from helpers.checks import task
+from helpers.checks.probes import ask
 
 NOTEBOOK = "concepts/concepts"
 KINDS = len(critters.COUSINS)
@@ -71,7 +72,7 @@ def extractor(extractor, prepared):
     if not isinstance(extractor, keras.Model):
         return f"The extractor is a Keras model, yours is a {type(extractor).__name__}."
     some = np.asarray(prepared[:8], "float32")
-    features = _outputs(extractor, some)
+    features = ask(extractor, some)
     reference = _pretrained_features(some)
     size = reference.shape[1]
     if features.ndim == 4:
@@ -91,7 +92,7 @@ def extractor(extractor, prepared):
         )
     if _close(features, reference):
         return None
-    if _close(_outputs(extractor, (some + 1) * 127.5), reference):
+    if _close(ask(extractor, (some + 1) * 127.5), reference):
         return (
             "Your extractor brings 0 to 255 to −1 to 1 itself, and the drawings that it gets are "
             "prepared already: that would be done twice. Leave it out of the extractor."
@@ -170,7 +171,7 @@ def head(head):
         return f"The head is a Keras model, yours is a {type(head).__name__}."
     features = np.random.default_rng(0).uniform(0, 20, (8, 1280)).astype("float32")
     try:
-        outputs = _outputs(head, features)
+        outputs = ask(head, features)
     except ValueError:
         return (
             "The head must take 1,280 features of a drawing, and yours does not. Only the new top "
@@ -341,11 +342,7 @@ def _pretrained():
 
 
 def _pretrained_features(pictures):
-    return _outputs(_pretrained(), pictures)
-
-
-def _outputs(model, inputs):
-    return keras.ops.convert_to_numpy(model(inputs, training=False))
+    return ask(_pretrained(), pictures)
 
 
 def _close(found, expected):

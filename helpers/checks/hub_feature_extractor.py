@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from helpers.checks import task
+from helpers.checks.probes import ask, leaves
 from helpers.hub_layer import HubLayer
 
 NOTEBOOK = "hub_feature_extractor/hub_feature_extractor"
@@ -21,7 +22,7 @@ def module_values(model):
 
 def head_weights(model):
     """A copy of all other weights of the model, a list of arrays."""
-    others = [layer for layer in _leaves(model) if not isinstance(layer, HubLayer)]
+    others = [layer for layer in leaves(model) if not isinstance(layer, HubLayer)]
     return [w for layer in others for w in layer.get_weights()]
 
 
@@ -86,7 +87,7 @@ def model(model):
     (hub_layer,) = layers
     shape = [side or 64 for side in hub_layer.picture_shape.as_list()[1:]]
     pictures = np.random.default_rng(0).uniform(0, 1, (6, *shape)).astype("float32")
-    outputs = _outputs(model, pictures)
+    outputs = ask(model, pictures)
     if outputs.shape != (6, 1):
         count = math.prod(outputs.shape[1:])
         why = "one is enough for cat or dog."
@@ -113,7 +114,7 @@ def model(model):
             "A logit can be any number, so the last layer needs no activation."
         )
     try:
-        _outputs(model, 255 * pictures)
+        ask(model, 255 * pictures)
     except Exception:  # the module refuses them, as it should
         return None
     return (
@@ -364,28 +365,18 @@ def _miscount(count_moved, before, after, case):
     return f"Of {len(before)} variables, {what}: {expected}. You counted {found:g}. {why}"
 
 
-def _leaves(model):
-    """All layers, those of inner models in place of these models."""
-    for layer in model.layers:
-        yield from _leaves(layer) if isinstance(layer, keras.Model) else (layer,)
-
-
 def _hub_layers(model):
-    return [layer for layer in _leaves(model) if isinstance(layer, HubLayer)]
-
-
-def _outputs(model, pictures):
-    return keras.ops.convert_to_numpy(model(pictures, training=False))
+    return [layer for layer in leaves(model) if isinstance(layer, HubLayer)]
 
 
 def _stays_between_0_and_1(model, pictures):
     """Whether the outputs are probabilities: logits change their sign with the last weights."""
-    (*_, last) = (layer for layer in _leaves(model) if layer.trainable_weights)
+    (*_, last) = (layer for layer in leaves(model) if layer.trainable_weights)
     weights = last.get_weights()
     try:
         last.set_weights([-w for w in weights])
-        flipped = _outputs(model, pictures)
+        flipped = ask(model, pictures)
     finally:
         last.set_weights(weights)
-    both = np.concatenate([flipped, _outputs(model, pictures)])
+    both = np.concatenate([flipped, ask(model, pictures)])
     return both.min() >= 0 and both.max() <= 1

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 
 from helpers.checks import task
+from helpers.checks.probes import ask, entering
 
 NOTEBOOK = "start_here/start_here"
 
@@ -19,7 +20,7 @@ def new_head(model, backbone):
     if model is backbone:
         return "That is the backbone alone. Build a model that holds it and adds a head."
     pictures = _noise(backbone.input_shape)
-    entered, output = _call(model, backbone, pictures)
+    entered, output = entering(model, backbone, pictures), ask(model, pictures)
     if entered is None:
         return "Your model does not use `backbone`: put this very object among its layers."
     low, high = entered.min(), entered.max()
@@ -225,23 +226,6 @@ def _noise(input_shape):
     pictures = np.random.default_rng(0).uniform(0, 255, (8, *input_shape[1:]))
     pictures[:, 0, 0], pictures[:, -1, -1] = 0, 255
     return pictures.astype("float32")
-
-
-def _call(model, backbone, pictures):
-    """What enters the backbone's first layer (None if nothing does), and the model's output."""
-    first = next(layer for layer in backbone.layers if layer.weights)
-    entered, call = [], first.call
-
-    def listening(inputs, *args, **kwargs):
-        entered.append(np.asarray(inputs))
-        return call(inputs, *args, **kwargs)
-
-    first.call = listening
-    try:
-        output = np.asarray(model(pictures))
-    finally:
-        del first.call
-    return (entered[0] if entered else None), output
 
 
 def _reach(model, pictures):

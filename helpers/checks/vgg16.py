@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from helpers import tracks
 from helpers.checks import fresh_cats_and_dogs, task
+from helpers.checks.probes import entering, leaves
 
 CLASSIFY, FINE_TUNE, SCRATCH = "vgg16/1_classify", "vgg16/2_fine_tune", "vgg16/3_from_scratch"
 METHODS = ("scratch", "frozen", "fine-tuned")
@@ -169,7 +170,7 @@ def backbone(backbone):
 def _not_vgg16(backbone):
     if not isinstance(backbone, keras.Model):
         return f"Expected a Keras model, found {_kind(backbone)}."
-    if dense := [x.name for x in _layers(backbone) if isinstance(x, keras.layers.Dense)]:
+    if dense := [x.name for x in leaves(backbone) if isinstance(x, keras.layers.Dense)]:
         return (
             f"The backbone still has its old top ({', '.join(dense)}), which names other animals: "
             "leave it out with `include_top=False`."
@@ -213,7 +214,7 @@ def _wrong_model(model, backbone):
     if not isinstance(model, keras.Model):
         return f"Expected a Keras model, found {_kind(model)}."
     pictures = _probe(size)
-    found = _entering(model, backbone, pictures[:4])
+    found = entering(model, backbone, pictures[:4])
     if found is None:
         return (
             "Your pictures do not pass through `backbone` on their way to the output. Call it "
@@ -854,17 +855,9 @@ def _column(*values):
     return keras.ops.convert_to_tensor(np.array(values, "float32")[:, None])
 
 
-def _layers(model):
-    """All layers, those of inner models included."""
-    for layer in model.layers:
-        yield layer
-        if isinstance(layer, keras.Model):
-            yield from _layers(layer)
-
-
 def _convolutions(model):
     """Name to layer, from input to output."""
-    return {x.name: x for x in _layers(model) if isinstance(x, keras.layers.Conv2D)}
+    return {x.name: x for x in leaves(model) if isinstance(x, keras.layers.Conv2D)}
 
 
 @functools.cache
@@ -902,23 +895,6 @@ def _probe(size):
     pictures = rng.uniform(0, 255, (16, *size, 3)).astype("float32")
     pictures[8:] *= 10.0 ** np.arange(1, 9)[:, None, None, None]
     return pictures
-
-
-def _entering(model, backbone, pictures):
-    """What reaches the backbone's first convolution when the model sees pictures, else None."""
-    first = next(iter(_convolutions(backbone).values()))
-    original, seen = first.call, []
-
-    def call(inputs, *args, **kwargs):
-        seen.append(keras.ops.convert_to_numpy(inputs))
-        return original(inputs, *args, **kwargs)
-
-    first.call = call
-    try:
-        model(pictures, training=False)
-    finally:
-        del first.call
-    return seen[0] if seen else None
 
 
 def _outputs(model, inputs):
