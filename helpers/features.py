@@ -5,8 +5,8 @@ front of the first layer that learns; `run_once` computes what arrives there; th
 """
 
 import difflib
-import os
 import sys
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -133,11 +133,16 @@ def run_once(stem, dataset, *, views=1, batch_size=32, shuffle=False, seed=None,
         pairs = list(batches)
     else:
         pairs = []
-        with open(f"{file}.unfinished", "wb") as target:
-            for some, labels in batches:
-                some.tofile(target)
-                pairs.append((some[:0], labels))
-        os.replace(f"{file}.unfinished", file)
+        unfinished = Path(f"{file}.unfinished")
+        try:
+            with unfinished.open("wb") as target:
+                for some, labels in batches:
+                    some.tofile(target)
+                    pairs.append((some[:0], labels))
+            if pairs:
+                unfinished.replace(file)
+        finally:
+            unfinished.unlink(missing_ok=True)
     if not pairs:
         raise ValueError("The dataset is empty: give one with pictures in it.")
     outputs, labels = (np.concatenate(parts) for parts in zip(*pairs, strict=True))

@@ -1,8 +1,8 @@
 """VGG16 as it trains from scratch, with BatchNorm, and folded back to `keras.applications.VGG16`.
 
 VGG16 (Simonyan and Zisserman, 2014) is older than BatchNorm (Ioffe and Szegedy, 2015). Its
-thirteen plain convolutions hardly begin to learn from random numbers; with BatchNorm after each
-they do. Once trained, BatchNorm only scales and shifts: the convolutions can take that over.
+thirteen plain convolutions are hard to train from random numbers; with BatchNorm after each it is
+easy. Once trained, BatchNorm only scales and shifts: the convolutions can take that over.
 """
 
 import keras

@@ -198,7 +198,10 @@ def test_an_interrupted_run_leaves_the_earlier_file(stem, tmp_path):
     )
     with pytest.raises(tf.errors.InvalidArgumentError):
         run_once(stem, broken, file=tmp_path / "outputs")
+    with pytest.raises(ValueError, match="empty"):
+        run_once(stem, DATA.take(0), file=tmp_path / "outputs")
     assert (tmp_path / "outputs").read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["outputs"]
 
 
 def test_datasets_that_cannot_be_run_once(stem):
