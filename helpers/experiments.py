@@ -1,8 +1,10 @@
 """Repeated, seeded measurements whose results the course quotes: `python -m helpers.experiments`.
 
-Writes results/critters.csv (MobileNetV2 from scratch, frozen and fine-tuned, on fresh test
-pictures), results/vgg16.csv (the three VGG16 exercises, likewise), and for each network the
-fine-tuning recipes that were compared, on validation pictures only: results/recipes_vgg16.csv. A
+Writes results/critters.csv (MobileNetV2 from scratch, frozen and fine-tuned, with few and many
+labels, on fresh test pictures), results/scratch_longer.csv (scratch with four times the epochs),
+results/layers.csv (the first blocks pre-trained, the rest random), results/vgg16.csv (the three
+VGG16 exercises), and for each network the recipes that were compared, on validation pictures only:
+results/recipes_vgg16.csv. Two runs go side by side, each in a process and on a thread of its own. A
 row that is in a file already is not measured again: an interrupted run goes on, a deleted file is
 remade.
 """
@@ -10,9 +12,13 @@ remade.
 import dataclasses
 import datetime
 import importlib.metadata
+import math
+import multiprocessing
 import os
 import platform
+import sys
 import time
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 
 import keras
@@ -22,16 +28,17 @@ import tensorflow as tf
 from PIL import Image
 from scipy import stats
 
-from helpers import critters, datasets, pretrained, vgg16
+from helpers import critters, datasets, plots, pretrained, vgg16
 from helpers.features import run_once, split_at
 
 RESULTS = Path(__file__).parent.parent / "results"
 TEST = 2000  # pictures
-METHODS = ("scratch", "scratch, BatchNorm", "frozen", "fine-tuned")
+METHODS = ("scratch", "scratch, BatchNorm", "transplanted", "frozen", "fine-tuned")
 BUILD = {"mobilenet_v2": keras.applications.MobileNetV2, "vgg16": keras.applications.VGG16}
 SIZE = {"mobilenet_v2": (96, 96), "vgg16": (64, 64)}  # pixels
-HEAD = {"learning_rate": 1e-3, "epochs": 60}  # how a head is trained on frozen features
 EXERCISE = {"labels": 150, "validation": 100, "epochs": 10, "augment": False}  # in VGG16's three
+LABELS = (10, 20, 40, 100, 200, 400, 1000)
+COMMAND = "python -m helpers.experiments"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,23 +46,26 @@ class Settings:
     """One run: a network that tells cats from dogs."""
 
     network: str  # "mobilenet_v2" (alpha 1.0) or "vgg16"
-    method: str  # "scratch", "frozen", "fine-tuned", for vgg16 also "scratch, BatchNorm"
+    method: str  # one of METHODS; "transplanted" needs BatchNorm in the network
     labels: int = 400  # training pictures, both classes together
-    validation: int = 400  # pictures on top, to choose the best epoch
+    validation: int = 0  # pictures on top, to choose the best epoch; 0: the last epoch counts
     style: str = "crayon"
     seed: int = 0  # of the pictures, the initial weights and the shuffling
-    unfreeze_from: str = "-"  # fine-tuned: the first layer of the backbone that learns
+    unfreeze_from: str = "-"  # fine-tuned, transplanted: the first layer of the backbone to learn
     learning_rate: float = 1e-3  # fine-tuned: after the head has been trained
-    epochs: int = 12
-    augment: bool = True  # flips and shifts, new in each epoch; without, what is frozen runs once
+    epochs: int = 10
+    augment: bool = False  # flips and shifts, new in each epoch; without, what is frozen runs once
 
 
 def run(settings):
     """Train and measure once.
 
     Returns:
-        dict: the settings, training_accuracy, validation_accuracy, test_accuracy,
-        trainable_parameters, seconds (training only), date, machine and versions.
+        dict: the settings; training_accuracy, validation_accuracy (nan without such pictures) and
+        test_accuracy; trainable_parameters; processor_seconds of the training, all cores together;
+        peak_memory of the process so far in MB (nan on Windows); command, date, machine, versions.
+
+    Raises ValueError for an unknown network or method.
     """
     critters.check_known("network", settings.network, tuple(BUILD))
     critters.check_known("method", settings.method, METHODS)
@@ -69,33 +79,37 @@ def run(settings):
         seed=1000 + settings.seed,
     )
     size = SIZE[settings.network]
-    ordered, validation, test = (
-        _batches(folder / s, size) for s in ("train", "validation", "test")
-    )
+    ordered, test = (_batches(folder / split, size) for split in ("train", "test"))
+    validation = _batches(folder / "validation", size) if settings.validation else None
     shuffled = _batches(folder / "train", size, shuffle=True)
     train = _augmented(shuffled) if settings.augment else shuffled
-    start = time.monotonic()
-    model = _model(settings.network, settings.method)
+    start = time.process_time()
+    model = _model(settings)
     if settings.method.startswith("scratch"):
-        recalibration = [Recalibration(model, shuffled)] if _batch_norms(model) else []
-        _fit(model, train, validation, settings, recalibration)
+        _fit(model, train, validation, settings, recalibrate_on=shuffled)
+    elif settings.method == "transplanted":
+        stem, tail = split_at(model, settings.unfreeze_from)
+        kept = run_once(stem, shuffled, shuffle=True)
+        _fit(tail, kept, validation and run_once(stem, validation), settings, recalibrate_on=kept)
     else:
-        _train_head(model, ordered, validation)
+        _train_head(model, ordered, validation, _head_epochs(settings.labels))
     if settings.method == "fine-tuned":
         _unfreeze(model, settings.unfreeze_from)
         if settings.augment:
             _fit(model, train, validation, settings)
         else:
             stem, tail = split_at(model, settings.unfreeze_from)
-            kept = run_once(stem, train, shuffle=True), run_once(stem, validation)
-            _fit(tail, *kept, settings)
-    seconds = time.monotonic() - start
+            kept = run_once(stem, shuffled, shuffle=True)
+            _fit(tail, kept, validation and run_once(stem, validation), settings)
+    seconds = time.process_time() - start
     return dataclasses.asdict(settings) | {
         "training_accuracy": _accuracy(model, ordered),
-        "validation_accuracy": _accuracy(model, validation),
+        "validation_accuracy": _accuracy(model, validation) if validation else math.nan,
         "test_accuracy": _accuracy(model, test),
         "trainable_parameters": sum(int(np.prod(w.shape)) for w in model.trainable_weights),
-        "seconds": round(seconds, 1),
+        "processor_seconds": round(seconds, 1),
+        "peak_memory": _peak_memory(),
+        "command": COMMAND,
         "date": datetime.date.today().isoformat(),
         "machine": f"{platform.system()} {platform.machine()} {os.cpu_count()} CPU cores",
         "versions": " ".join(
@@ -104,8 +118,18 @@ def run(settings):
     }
 
 
+def _peak_memory():
+    """Of this process since it began, in MB."""
+    if sys.platform == "win32":
+        return math.nan
+    import resource  # not on Windows
+
+    unit = 1 if sys.platform == "darwin" else 1024
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6)
+
+
 class Recalibration(keras.callbacks.Callback):
-    """Before each validation, give BatchNorm statistics that fit the present weights.
+    """Before each validation and at the end, give BatchNorm statistics that fit the weights.
 
     With the momentum of 0.999 that MobileNetV2 brings, the statistics of a short training are still
     those of initialisation, and a good network looks like a coin.
@@ -122,6 +146,9 @@ class Recalibration(keras.callbacks.Callback):
         for _ in range(2):
             for pictures, _labels in self.data:
                 self.update(pictures)
+
+    def on_train_end(self, logs=None):
+        self.on_test_begin()
 
 
 def _batches(folder, size, shuffle=False):
@@ -142,16 +169,23 @@ def _augmented(data):
     return data.map(lambda pictures, labels: (augment(pictures, training=True), labels)).prefetch(2)
 
 
-def _model(network, method):
+def _model(settings):
+    network, method = settings.network, settings.method
+    size = SIZE[network]
     if method == "scratch, BatchNorm":
         backbone = vgg16.with_batch_norm()
     else:
         weights = None if method == "scratch" else pretrained.weights(network)
-        backbone = BUILD[network](
-            include_top=False, weights=weights, input_shape=(*SIZE[network], 3)
-        )
+        backbone = BUILD[network](include_top=False, weights=weights, input_shape=(*size, 3))
         backbone.trainable = weights is None
-    inputs = keras.Input((*SIZE[network], 3))
+    if method == "transplanted":
+        fresh = BUILD[network](include_top=False, weights=None, input_shape=(*size, 3))
+        names = [layer.name for layer in backbone.layers]
+        first = names.index(settings.unfreeze_from)
+        for layer, other in zip(backbone.layers[first:], fresh.layers[first:], strict=True):
+            layer.set_weights(other.get_weights())
+            layer.trainable = True
+    inputs = keras.Input((*size, 3))
     prepared = getattr(keras.applications, network).preprocess_input(inputs)
     features = keras.layers.GlobalAveragePooling2D()(backbone(prepared))
     return keras.Model(inputs, keras.layers.Dense(1, name="head")(features))
@@ -177,27 +211,35 @@ def _unfreeze(model, first):
         )
 
 
-def _train_head(model, train, validation):
+def _head_epochs(labels):
+    """Epochs for a head on frozen features: sixty, or more if it takes more for 300 steps."""
+    return max(60, math.ceil(300 / math.ceil(labels / 32)))
+
+
+def _train_head(model, train, validation, epochs):
     """Train the head alone, on features that are computed once."""
     extract, head = split_at(model, "head")
-    _compile(head, HEAD["learning_rate"])
+    _compile(head, 1e-3)
     head.fit(
         run_once(extract, train, shuffle=True),
-        validation_data=run_once(extract, validation),
-        epochs=HEAD["epochs"],
+        validation_data=validation and run_once(extract, validation),
+        epochs=epochs,
         verbose=0,
-        callbacks=[_best()],
+        callbacks=_best(validation),
     )
 
 
-def _fit(model, train, validation, settings, callbacks=()):
+def _fit(model, train, validation, settings, recalibrate_on=None):
     _compile(model, settings.learning_rate)
+    callbacks = _best(validation)
+    if recalibrate_on is not None and _batch_norms(model):
+        callbacks = [Recalibration(model, recalibrate_on), *callbacks]
     model.fit(
         train,
         validation_data=validation,
         epochs=settings.epochs,
         verbose=0,
-        callbacks=[*callbacks, _best()],
+        callbacks=callbacks,
     )
 
 
@@ -209,9 +251,11 @@ def _compile(model, learning_rate):
     )
 
 
-def _best():
+def _best(validation):
     """Never stop early, but end with the weights of the epoch with the lowest validation loss."""
-    return keras.callbacks.EarlyStopping("val_loss", patience=1000, restore_best_weights=True)
+    if validation is None:
+        return []
+    return [keras.callbacks.EarlyStopping("val_loss", patience=1000, restore_best_weights=True)]
 
 
 def _accuracy(model, data):
@@ -224,16 +268,16 @@ def measured(name, runs=()):
     path = RESULTS / f"{name}.csv"
     keys = [field.name for field in dataclasses.fields(Settings)]
     table = pd.read_csv(path) if path.exists() else pd.DataFrame(columns=keys)
-    for settings in runs:
-        known = table.reindex(columns=keys)  # a file of older code may lack a column
-        if not (known == list(dataclasses.astuple(settings))).all(axis=1).any():
-            row = run(settings)
-            print(
-                f"{settings}: validation {row['validation_accuracy']:.4f}, {row['seconds']:.0f} s",
-                flush=True,
-            )
-            table = pd.DataFrame([*table.to_dict("records"), row])
-            _write(table, path)
+    known = table.reindex(columns=keys)  # a file of older code may lack a column
+    missing = [
+        settings
+        for settings in runs
+        if not (known == list(dataclasses.astuple(settings))).all(axis=1).any()
+    ]
+    for row in _measure(missing):
+        print(*(row[key] for key in keys), f"{row['processor_seconds']:.0f} s", flush=True)
+        table = pd.DataFrame([*table.to_dict("records"), row])
+        _write(table, path)
     if runs:  # in this order; rows that nobody asks for any more go
         order = {dataclasses.astuple(settings): i for i, settings in enumerate(runs)}
         rows = table.reindex(columns=keys).itertuples(index=False, name=None)
@@ -243,15 +287,34 @@ def measured(name, runs=()):
     return table
 
 
+def _measure(runs):
+    """Yield the row of each run as it ends: two at a time, each in a new process, on one thread."""
+    if not runs:
+        return
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(2, spawn, _start_run, max_tasks_per_child=1) as pool:
+        for done in as_completed([pool.submit(run, settings) for settings in runs]):
+            yield done.result()
+
+
+def _start_run():
+    tf.config.threading.set_intra_op_parallelism_threads(1)
+    tf.config.threading.set_inter_op_parallelism_threads(1)
+
+
 def _write(table, path):
     path.parent.mkdir(exist_ok=True)
     table.to_csv(path.with_suffix(".unfinished"), index=False)
     path.with_suffix(".unfinished").replace(path)
 
 
-def summary(table):
-    """Mean, and half the width of the 95 % interval over seeds of the test accuracy."""
-    groups = table.groupby("method", sort=False)["test_accuracy"]
+def summary(table, by="method"):
+    """Mean, and half the width of the 95 % interval over seeds (Student's t) of test_accuracy.
+
+    Args:
+        by: the column, or list of columns, whose values make a row.
+    """
+    groups = table.groupby(by, sort=False)["test_accuracy"]
     mean, n = groups.mean(), groups.count()
     return pd.DataFrame(
         {"mean": mean, "interval": stats.t.ppf(0.975, n - 1) * groups.std() / n**0.5}
@@ -269,25 +332,89 @@ def contact_sheet(species, style, columns, rows, path):
     sheet.save(path, quality=85)
 
 
-def _chosen(network, layers, rates, **options):
-    """The fine-tuning recipe that does best on validation pictures of a seed of its own."""
-    candidates = [
-        Settings(
-            network,
-            "fine-tuned",
-            seed=100,
-            **options | {"validation": 400, "unfreeze_from": layer, "learning_rate": rate},
-        )
+def _best_of(network, candidates):
+    """The candidates' settings that do best on 400 validation pictures of a seed of their own."""
+    runs = [Settings(network, seed=100, **c | {"validation": 400}) for c in candidates]
+    table = measured(f"recipes_{network}", runs)
+    best = {}
+    for method, rows in table.groupby("method"):
+        row = rows.loc[rows["validation_accuracy"].idxmax()]
+        best[method] = {k: row[k] for k in ("unfreeze_from", "learning_rate", "augment")}
+    return best
+
+
+def _fine_tuned(layers, rates, **options):
+    return [
+        options | {"method": "fine-tuned", "unfreeze_from": layer, "learning_rate": rate}
         for layer in layers
         for rate in rates
     ]
-    table = measured(f"recipes_{network}", candidates)
-    best = table.loc[table["validation_accuracy"].idxmax()]
-    return options | {name: best[name] for name in ("unfreeze_from", "learning_rate")}
+
+
+def _over_seeds(network, methods, seeds):
+    return [
+        Settings(network, method, seed=seed, **options)
+        for seed in range(seeds)
+        for method, options in methods.items()
+    ]
+
+
+def _epochs(labels):
+    """Ten, or more where there are so few pictures that it takes more to make sixty steps."""
+    return max(10, math.ceil(60 / math.ceil(labels / 32)))
+
+
+def _measure_vgg16():
+    best = _best_of(
+        "vgg16", _fine_tuned(("block4_conv1", "block5_conv1"), (3e-5, 1e-4), **EXERCISE)
+    )
+    methods = {
+        "scratch": EXERCISE | {"learning_rate": 1e-4},
+        "scratch, BatchNorm": EXERCISE | {"epochs": 40, "augment": True},
+        "frozen": EXERCISE | {"epochs": _head_epochs(EXERCISE["labels"])},
+        "fine-tuned": EXERCISE | best["fine-tuned"],
+    }
+    plenty = {"labels": 2400, "validation": 400, "epochs": 6, "augment": True}
+    plenty = Settings("vgg16", "scratch, BatchNorm", **plenty)  # no lack of pictures
+    table = measured("vgg16", [*_over_seeds("vgg16", methods, 3), plenty])
+    print(summary(table[table["labels"] == EXERCISE["labels"]]).round(3))
+
+
+def _measure_mobilenet_v2():
+    candidates = [{"method": "scratch", "augment": augment} for augment in (False, True)]
+    candidates += _fine_tuned(("block_3_expand", "block_6_expand", "block_11_expand"), (1e-4, 3e-4))
+    best = _best_of("mobilenet_v2", candidates)
+    runs = []
+    for labels in sorted(LABELS, key=lambda labels: labels != 400):  # those for the table first
+        options = {"labels": labels, "epochs": _epochs(labels)}
+        methods = {
+            "scratch": options | best["scratch"],
+            "frozen": options | {"epochs": _head_epochs(labels)},
+            "fine-tuned": options | best["fine-tuned"],
+        }
+        runs += _over_seeds("mobilenet_v2", methods, seeds=5)
+    curves = summary(measured("critters", runs), ["method", "labels"])
+    print(curves.round(3))
+    plots.label_curves(curves).savefig(RESULTS / "label_curves.png", dpi=100, bbox_inches="tight")
+
+    longer = {"scratch": best["scratch"] | {"epochs": 40}}
+    print(summary(measured("scratch_longer", _over_seeds("mobilenet_v2", longer, 3))).round(3))
+
+
+def _measure_layers():
+    """How far pre-trained layers are general (after Yosinski et al., 2014)."""
+    cuts = ("block_1_expand", "block_3_expand", "block_6_expand", "block_11_expand")
+    cuts += ("block_14_expand", "block_16_expand", "Conv_1")
+    runs = [
+        Settings("mobilenet_v2", "transplanted", unfreeze_from=cut, seed=seed)
+        for seed in range(3)
+        for cut in cuts
+    ]
+    print(summary(measured("layers", runs), "unfreeze_from").round(3))
 
 
 def main():
-    """Remake what is missing in results/: the tables and the two contact sheets of README.md."""
+    """Remake what is missing in results/: the tables, and the pictures of README.md."""
     RESULTS.mkdir(exist_ok=True)
     for name, species, style, rows in (
         ("source_world.jpg", critters.SOURCE, "paint", 6),
@@ -295,29 +422,9 @@ def main():
     ):
         if not (RESULTS / name).exists():
             contact_sheet(species, style, 12, rows, RESULTS / name)
-    vgg16_methods = {
-        "scratch": EXERCISE | {"learning_rate": 1e-4},
-        "scratch, BatchNorm": EXERCISE | {"epochs": 40, "augment": True},
-        "frozen": EXERCISE | HEAD,
-        "fine-tuned": _chosen("vgg16", ("block4_conv1", "block5_conv1"), (3e-5, 1e-4), **EXERCISE),
-    }
-    plenty = Settings("vgg16", "scratch, BatchNorm", labels=2400, epochs=6)  # no lack of pictures
-    table = measured("vgg16", [*_over_seeds("vgg16", vgg16_methods), plenty])
-    print(summary(table[table["labels"] == EXERCISE["labels"]]).round(3))
-    mobilenet_methods = {
-        "scratch": {},
-        "frozen": HEAD,
-        "fine-tuned": _chosen("mobilenet_v2", ("block_1_expand", "block_6_expand"), (1e-4, 3e-4)),
-    }
-    print(summary(measured("critters", _over_seeds("mobilenet_v2", mobilenet_methods))).round(3))
-
-
-def _over_seeds(network, methods):
-    return [
-        Settings(network, method, seed=seed, **options)
-        for seed in range(3)
-        for method, options in methods.items()
-    ]
+    _measure_mobilenet_v2()
+    _measure_layers()
+    _measure_vgg16()
 
 
 if __name__ == "__main__":

@@ -104,6 +104,33 @@ def bars(values, *, alt, intervals=None, chance=None, ylabel="accuracy on new pi
     show(figure, alt)
 
 
+def label_curves(curves):
+    """Accuracy by number of labels, a line a method, with intervals; give it to `show`.
+
+    Args:
+        curves: DataFrame, columns mean and interval, by method and number of labels of both
+            classes together, as `experiments.summary(table, ["method", "labels"])` gives it.
+
+    Returns:
+        the figure.
+    """
+    figure, axis = plt.subplots(figsize=(6, 3.6))
+    colours = {"scratch": ORANGE, "frozen": BLUE, "fine-tuned": GREEN}
+    for shift, (method, colour) in zip((0.95, 1, 1.05), colours.items(), strict=True):
+        rows = curves.loc[method].sort_index()
+        options = {"fmt": "o-", "capsize": 3, "label": method, "color": colour}
+        axis.errorbar(rows.index / 2 * shift, rows["mean"], rows["interval"], **options)
+    axis.axhline(0.5, color=GREY, linestyle="--", label="guessing")
+    each = [labels // 2 for labels in rows.index]
+    axis.set(xscale="log", ylim=(0.4, 1), ylabel="accuracy on new drawings")
+    axis.set(xlabel="labelled drawings of each animal")
+    axis.set_xticks(each, each)
+    axis.minorticks_off()
+    axis.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
+    axis.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
 def show(figure, alt, photo=False):
     """Put a figure into the notebook with its description: PNG, or JPEG if it is a photo."""
     for axis in figure.axes:
