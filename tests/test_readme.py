@@ -35,6 +35,7 @@ VGG16 = {
 def test_the_results_tables_are_the_stored_ones(name, rows):
     table = pd.read_csv(experiments.RESULTS / f"{name}.csv")
     table = table[table["labels"] == table["labels"].iloc[0]]
+    cost = "processor_seconds" if name == "critters" else "seconds"  # those are on two cores
     summary = experiments.summary(table)
     assert sorted(summary.index) == sorted(rows.values())
     for title, method in rows.items():
@@ -42,9 +43,20 @@ def test_the_results_tables_are_the_stored_ones(name, rows):
         mean, interval = summary.loc[method, ["mean", "interval"]]
         assert f"| {mean:.3f} ± {interval:.3f} |" in line
         runs = table[table["method"] == method]
-        numbers, seconds = runs["trainable_parameters"].iloc[0], runs["seconds"].mean()
+        numbers, seconds = runs["trainable_parameters"].iloc[0], runs[cost].mean()
         assert f"| {numbers:,} | {seconds:.0f} |" in line
-    assert table.groupby("method")["seed"].nunique().min() >= 3
+        if name == "critters":
+            assert line.endswith(f"| {runs['peak_memory'].max() / 1000:.1f} |")
+    assert table.groupby("method")["seed"].nunique().min() >= (5 if name == "critters" else 3)
+
+
+def test_the_ends_of_the_label_curves_are_the_stored_ones():
+    table = experiments.measured("critters")
+    curves = experiments.summary(table, ["method", "labels"])["mean"]
+    assert sorted(set(table["labels"])) == list(experiments.LABELS)
+    for method in MOBILENET:
+        few, many = curves[method, 10], curves[method, 1000]
+        assert re.search(rf"{method}( climbs)? from {few:.3f} to {many:.3f}", README)
 
 
 def test_the_run_with_plenty_of_pictures_is_the_stored_one():
@@ -56,10 +68,11 @@ def test_the_run_with_plenty_of_pictures_is_the_stored_one():
 @pytest.mark.parametrize("name, network", [("critters", "mobilenet_v2"), ("vgg16", "vgg16")])
 def test_the_chosen_recipe_won_on_validation(name, network):
     recipes = pd.read_csv(experiments.RESULTS / f"recipes_{network}.csv")
-    best = recipes.loc[recipes["validation_accuracy"].idxmax()]
-    used = pd.read_csv(experiments.RESULTS / f"{name}.csv").query("method == 'fine-tuned'")
-    assert set(used["unfreeze_from"]) == {best["unfreeze_from"]}
-    assert set(used["learning_rate"]) == {best["learning_rate"]}
+    used = experiments.measured(name)
+    for method, candidates in recipes.groupby("method"):
+        best = candidates.loc[candidates["validation_accuracy"].idxmax()]
+        for option in ("unfreeze_from", "learning_rate", "augment"):
+            assert set(used[used["method"] == method][option]) == {best[option]}
     assert set(recipes["seed"]).isdisjoint(used["seed"]), "chosen on pictures of their own"
 
 
