@@ -397,8 +397,11 @@ def _measure_mobilenet_v2():
     print(curves.round(3))
     plots.label_curves(curves).savefig(RESULTS / "label_curves.png", dpi=100, bbox_inches="tight")
 
-    longer = {"scratch": best["scratch"] | {"epochs": 40}}
-    print(summary(measured("scratch_longer", _over_seeds("mobilenet_v2", longer, 3))).round(3))
+    longer = best["scratch"] | {"epochs": 40}
+    runs = []
+    for labels in (400, 1000):
+        runs += _over_seeds("mobilenet_v2", {"scratch": longer | {"labels": labels}}, seeds=3)
+    print(summary(measured("scratch_longer", runs), "labels").round(3))
 
 
 def _measure_layers():
