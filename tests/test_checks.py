@@ -1,12 +1,15 @@
 """What every check does: tell open from wrong, explain, raise under grading, show its solution."""
 
+import importlib
+from pathlib import Path
+
 import nbformat
 import numpy as np
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
 from helpers import checks
-from helpers.checks import answered, fresh_cats_and_dogs, task
+from helpers.checks import Check, answered, fresh_cats_and_dogs, task
 
 
 @task("set/notebook", hint="Think of six times seven.")
@@ -94,3 +97,29 @@ def test_fresh_drawings_are_new_each_time():
     assert pictures.min() >= 0 and 1 < pictures.max() <= 255
     assert sorted(labels) == [0, 0, 0, 1, 1, 1]
     assert not np.array_equal(pictures, fresh_cats_and_dogs(6, 32)[0])
+
+
+ALL = {
+    f"{path.stem}.{name}": value
+    for path in Path(checks.__file__).parent.glob("[a-z]*.py")
+    for name, value in vars(importlib.import_module(f"helpers.checks.{path.stem}")).items()
+    if isinstance(value, Check)
+}
+
+
+@pytest.mark.parametrize("check", ALL.values(), ids=ALL)
+def test_in_every_task_open_is_not_wrong(capsys, check):
+    check(None, None)
+    assert capsys.readouterr().out.startswith("Not answered yet")
+
+
+@pytest.mark.parametrize("check", ALL.values(), ids=ALL)
+def test_in_every_task_the_hint_keeps_the_solution_to_itself(capsys, check):
+    check.solution()
+    solution = capsys.readouterr().out
+    assert solution.strip() and "# your turn" not in solution and "noqa" not in solution
+    check.hint()
+    hint = capsys.readouterr().out
+    assert 40 < len(hint) < 400
+    lines = [line.strip() for line in solution.splitlines() if len(line) > 30]
+    assert not [line for line in lines if line in hint]

@@ -6,25 +6,10 @@ import pytest
 from scipy import stats
 
 from helpers import checks
-from helpers.checks import comparison
+from helpers.checks import comparison as check
 
 TASKS = ("unfreeze", "recalibrate", "gain", "interval")
 BATCH_NORM = keras.layers.BatchNormalization
-
-
-@pytest.fixture
-def said(capsys):
-    def run(name, *answers):
-        capsys.readouterr()
-        getattr(comparison, name)(*answers)
-        return capsys.readouterr().out.strip()
-
-    return run
-
-
-@pytest.mark.parametrize("name", TASKS)
-def test_open_is_not_wrong(said, name):
-    assert said(name, None).startswith("Not answered yet")
 
 
 @pytest.mark.parametrize("name", TASKS)
@@ -32,24 +17,20 @@ def test_a_number_is_no_function(said, name):
     assert "should be a function, it is a float" in said(name, 0.9)
 
 
-@pytest.mark.parametrize("name", TASKS)
-def test_hint_keeps_the_solution_to_itself(capsys, name):
-    check = getattr(comparison, name)
-    check.solution()
-    solution = capsys.readouterr().out
-    assert solution.strip() and "None" not in solution
-    check.hint()
-    hint = capsys.readouterr().out
-    assert 40 < len(hint) < 400
-    lines = [line.strip() for line in solution.splitlines() if len(line.strip()) > 12]
-    assert not [line for line in lines if line in hint]
-    for code in ("momentum", "training=True", "astype", "1.96", "ddof", "ppf", "sqrt", "= True"):
-        assert code not in hint
+def test_hints_name_no_code(capsys):
+    for name in TASKS:
+        getattr(check, name).hint()
+    hints = capsys.readouterr().out
+    assert not [
+        code
+        for code in ("momentum", "training=True", "astype", "1.96", "ddof", "ppf", "sqrt", "= True")
+        if code in hints
+    ]
 
 
 @pytest.mark.parametrize("name", TASKS)
 def test_the_solution_is_right(said, capsys, name):
-    getattr(comparison, name).solution()
+    getattr(check, name).solution()
     space = {"keras": keras, "np": np, "stats": stats}
     exec(capsys.readouterr().out, space)
     for _ in range(3):  # each check draws its own numbers
@@ -60,8 +41,8 @@ def test_the_solution_is_right(said, capsys, name):
 def test_wrong_raises_under_grading(monkeypatch, name):
     monkeypatch.setenv("COURSE_GRADING", "1")
     with pytest.raises(AssertionError):
-        getattr(comparison, name)(lambda *answers: None)
-    assert isinstance(getattr(comparison, name), checks.Check)
+        getattr(check, name)(lambda *answers: None)
+    assert isinstance(getattr(check, name), checks.Check)
 
 
 def size(weights):
@@ -149,7 +130,7 @@ def test_unfreeze_wrongly(said, wrong, sentence):
 
 def test_a_frozen_whole_silences_its_layers():
     """The reason why the check insists; if this fails, Keras has changed and the check is idle."""
-    backbone = comparison._stack([3, 4])
+    backbone = check._stack([3, 4])
     backbone.trainable = False
     assert without_the_switch(backbone, 3) == 0
 

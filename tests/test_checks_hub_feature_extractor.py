@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from helpers import checks
-from helpers.checks import hub_feature_extractor as hub
+from helpers.checks import hub_feature_extractor as check
 from helpers.hub_layer import HubLayer, save_module
 
 TASKS = (
@@ -25,39 +25,20 @@ pytestmark = pytest.mark.filterwarnings(  # wrong answers on purpose
 ON_LOGITS = keras.losses.BinaryCrossentropy(from_logits=True)
 
 
-@pytest.fixture
-def said(capsys):
-    def run(name, *answers):
-        capsys.readouterr()
-        getattr(hub, name)(*answers)
-        return capsys.readouterr().out.strip()
-
-    return run
-
-
-@pytest.mark.parametrize("name", TASKS)
-def test_open_is_not_wrong(said, name):
-    assert said(name, None, None).startswith("Not answered yet")
-
-
-@pytest.mark.parametrize("name", TASKS)
-def test_hint_keeps_the_solution_to_itself(capsys, name):
-    check = getattr(hub, name)
-    check.solution()
-    solution = capsys.readouterr().out
-    assert solution.strip() and "None" not in solution and "noqa" not in solution
-    check.hint()
-    hint = capsys.readouterr().out
-    assert 40 < len(hint) < 400
-    lines = [line.strip() for line in solution.splitlines() if len(line.strip()) > 12]
-    assert not [line for line in lines if line in hint]
-    for code in ("255", "trainable", "from_logits", "threshold", "> 0", "len(", "1e-5"):
-        assert code not in hint
+def test_hints_name_no_code(capsys):
+    for name in TASKS:
+        getattr(check, name).hint()
+    hints = capsys.readouterr().out
+    assert not [
+        code
+        for code in ("255", "trainable", "from_logits", "threshold", "> 0", "len(", "1e-5")
+        if code in hints
+    ]
 
 
 @pytest.mark.parametrize("name", ["prepare", "compile_with", "accuracy", "count_moved"])
 def test_the_solution_is_right(said, capsys, name):
-    getattr(hub, name).solution()
+    getattr(check, name).solution()
     scope = {"np": np, "keras": keras}
     exec(capsys.readouterr().out, scope)
     assert said(name, scope[name]) == "✓ Right."
@@ -66,10 +47,10 @@ def test_the_solution_is_right(said, capsys, name):
 def test_under_grading_it_raises(monkeypatch):
     monkeypatch.setenv("COURSE_GRADING", "1")
     with pytest.raises(AssertionError, match="Not yet"):
-        hub.prepare(lambda x, y: (x, y))
+        check.prepare(lambda x, y: (x, y))
     with pytest.raises(AssertionError, match="Not answered"):
-        hub.continued(None, None, None)
-    hub.prepare(lambda x, y: (x / 255, y))
+        check.continued(None, None, None)
+    check.prepare(lambda x, y: (x / 255, y))
 
 
 def test_points_add_up_to_100():
@@ -321,7 +302,7 @@ def trained(handle, eagerly):
     compile_with(model, 1e-3)
     model.run_eagerly = eagerly
     history = model.fit(PICTURES, LABELS, epochs=3, verbose=0)
-    return model, history, hub.head_weights(model)
+    return model, history, check.head_weights(model)
 
 
 @pytest.fixture
@@ -362,9 +343,9 @@ def compiled_first(model):
 def test_unfrozen(said, traced_phase_1, right):
     model, _, head = traced_phase_1
     assert said("unfrozen", right(model), head) == "✓ Right."
-    before = hub.module_values(model)
+    before = check.module_values(model)
     fit(model, epochs=1)
-    still = all(map(np.array_equal, before, hub.module_values(model)))
+    still = all(map(np.array_equal, before, check.module_values(model)))
     assert not still, "what the check calls right must move"
     assert said("unfrozen", model, head) == "✓ Right.", "also when the cell is run again later"
 
@@ -416,9 +397,9 @@ def test_unfrozen_wrongly(said, phase_1, wrong, sentence):
 def test_forgetting_to_compile_moves_nothing(traced_phase_1):
     """The reason why the check insists; if this fails, Keras has changed and the check is idle."""
     model = forgot_to_compile(traced_phase_1[0])
-    before = hub.module_values(model)
+    before = check.module_values(model)
     fit(model, epochs=1)
-    assert all(map(np.array_equal, before, hub.module_values(model)))
+    assert all(map(np.array_equal, before, check.module_values(model)))
 
 
 @pytest.mark.parametrize("epochs", [dict(epochs=5), dict(epochs=4)])

@@ -59,6 +59,15 @@ def test_the_ends_of_the_label_curves_are_the_stored_ones():
         assert re.search(rf"{method}( climbs)? from {few:.3f} to {many:.3f}", README)
 
 
+def test_what_scratch_reaches_with_more_epochs_is_the_stored_one():
+    table = experiments.measured("scratch_longer")
+    seconds = table.groupby("labels")["processor_seconds"].mean()
+    for labels, (mean, half) in experiments.summary(table, "labels").iterrows():
+        text = f"{mean:.3f} ± {half:.3f} with {labels:,} labels ({seconds[labels]:.0f} processor"
+        assert text in " ".join(README.split())
+    assert set(table["labels"]) == {400, 1000} and table.groupby("labels").size().min() >= 3
+
+
 def test_the_run_with_plenty_of_pictures_is_the_stored_one():
     table = pd.read_csv(experiments.RESULTS / "vgg16.csv")
     (row,) = table[table["labels"] > 1000].itertuples()
