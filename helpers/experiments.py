@@ -393,15 +393,15 @@ def _measure_mobilenet_v2():
             "fine-tuned": options | best["fine-tuned"],
         }
         runs += _over_seeds("mobilenet_v2", methods, seeds=5)
-    curves = summary(measured("critters", runs), ["method", "labels"])
-    print(curves.round(3))
-    plots.label_curves(curves).savefig(RESULTS / "label_curves.png", dpi=100, bbox_inches="tight")
-
+    table = measured("critters", runs)
     longer = best["scratch"] | {"epochs": 40}
     runs = []
     for labels in (400, 1000):
         runs += _over_seeds("mobilenet_v2", {"scratch": longer | {"labels": labels}}, seeds=3)
-    print(summary(measured("scratch_longer", runs), "labels").round(3))
+    longer = measured("scratch_longer", runs).assign(method="scratch, 40 epochs")
+    curves = summary(pd.concat([table, longer]), ["method", "labels"])
+    print(curves.round(3))
+    plots.label_curves(curves).savefig(RESULTS / "label_curves.png", dpi=100, bbox_inches="tight")
 
 
 def _measure_layers():

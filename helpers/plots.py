@@ -115,10 +115,15 @@ def label_curves(curves):
         the figure.
     """
     figure, axis = plt.subplots(figsize=(6, 3.6))
-    colours = {"scratch": ORANGE, "frozen": BLUE, "fine-tuned": GREEN}
-    for shift, (method, colour) in zip((0.95, 1, 1.05), colours.items(), strict=True):
+    styles = {
+        "scratch": (0.95, ORANGE, "o-"),
+        "scratch, 40 epochs": (0.95, ORANGE, "s:"),
+        "frozen": (1, BLUE, "o-"),
+        "fine-tuned": (1.05, GREEN, "o-"),
+    }
+    for method, (shift, colour, form) in styles.items():
         rows = curves.loc[method].sort_index()
-        options = {"fmt": "o-", "capsize": 3, "label": method, "color": colour}
+        options = {"fmt": form, "capsize": 3, "label": method, "color": colour}
         axis.errorbar(rows.index / 2 * shift, rows["mean"], rows["interval"], **options)
     axis.axhline(0.5, color=GREY, linestyle="--", label="guessing")
     each = [labels // 2 for labels in rows.index]

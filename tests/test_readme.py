@@ -66,6 +66,10 @@ def test_what_scratch_reaches_with_more_epochs_is_the_stored_one():
         text = f"{mean:.3f} ± {half:.3f} with {labels:,} labels ({seconds[labels]:.0f} processor"
         assert text in " ".join(README.split())
     assert set(table["labels"]) == {400, 1000} and table.groupby("labels").size().min() >= 3
+    assert "does as well as the latter with 100 labels, in a thirtieth of the seconds" in README
+    hundred = experiments.measured("critters").query("labels == 100 and method == 'fine-tuned'")
+    assert abs(hundred["test_accuracy"].mean() - mean) < 0.01
+    assert 1 / 33 < hundred["processor_seconds"].mean() / seconds[1000] < 1 / 27
 
 
 def test_the_run_with_plenty_of_pictures_is_the_stored_one():
