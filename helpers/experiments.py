@@ -38,7 +38,6 @@ BUILD = {"mobilenet_v2": keras.applications.MobileNetV2, "vgg16": keras.applicat
 SIZE = {"mobilenet_v2": (96, 96), "vgg16": (64, 64)}  # pixels
 EXERCISE = {"labels": 150, "validation": 100, "epochs": 10, "augment": False}  # in VGG16's three
 LABELS = (10, 20, 40, 100, 200, 400, 1000)
-COMMAND = "python -m helpers.experiments"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,12 +108,18 @@ def run(settings):
         "trainable_parameters": sum(int(np.prod(w.shape)) for w in model.trainable_weights),
         "processor_seconds": round(seconds, 1),
         "peak_memory": _peak_memory(),
-        "command": COMMAND,
+        **origin("python -m helpers.experiments"),
+    }
+
+
+def origin(command):
+    """Where a row comes from: its command, date, machine and versions."""
+    packages = ("tensorflow", "keras")
+    return {
+        "command": command,
         "date": datetime.date.today().isoformat(),
         "machine": f"{platform.system()} {platform.machine()} {os.cpu_count()} CPU cores",
-        "versions": " ".join(
-            f"{p} {importlib.metadata.version(p)}" for p in ("tensorflow", "keras")
-        ),
+        "versions": " ".join(f"{p} {importlib.metadata.version(p)}" for p in packages),
     }
 
 
@@ -263,10 +268,15 @@ def _accuracy(model, data):
     return float(np.mean((model.predict(data, verbose=0) > 0) == labels))
 
 
-def measured(name, runs=()):
-    """The table results/<name>.csv, a row a run; what is not in it yet is measured and added."""
+def measured(name, runs=(), run=run):
+    """The table results/<name>.csv, a row a run; what is not in it yet is measured and added.
+
+    Args:
+        runs: settings, each a dataclass; none: the table is only read.
+        run: function of settings; returns a row as a dict: the settings and what was measured.
+    """
     path = RESULTS / f"{name}.csv"
-    keys = [field.name for field in dataclasses.fields(Settings)]
+    keys = [field.name for field in dataclasses.fields(runs[0] if runs else Settings)]
     table = pd.read_csv(path) if path.exists() else pd.DataFrame(columns=keys)
     known = table.reindex(columns=keys)  # a file of older code may lack a column
     missing = [
@@ -274,7 +284,7 @@ def measured(name, runs=()):
         for settings in runs
         if not (known == list(dataclasses.astuple(settings))).all(axis=1).any()
     ]
-    for row in _measure(missing):
+    for row in _measure(missing, run):
         print(*(row[key] for key in keys), f"{row['processor_seconds']:.0f} s", flush=True)
         table = pd.DataFrame([*table.to_dict("records"), row])
         _write(table, path)
@@ -287,14 +297,15 @@ def measured(name, runs=()):
     return table
 
 
-def _measure(runs):
+def _measure(runs, run):
     """Yield the row of each run as it ends: two at a time, each in a new process, on one thread."""
-    if not runs:
-        return
     spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(2, spawn, _start_run, max_tasks_per_child=1) as pool:
+    pool = ProcessPoolExecutor(2, spawn, _start_run, max_tasks_per_child=1)
+    try:
         for done in as_completed([pool.submit(run, settings) for settings in runs]):
             yield done.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _start_run():

@@ -2,30 +2,22 @@
 
 Writes results/sources.csv: how well its features serve cats and dogs, by the number of drawings it
 was pre-trained on, their species and their style. Every run takes the same number of gradient
-steps, so runs with fewer distinct drawings see each of them more often and cost the same. A row
-that is in the file already is not measured again.
+steps, so runs with fewer distinct drawings see each of them more often and cost the same.
 """
 
 import dataclasses
-import datetime
 import functools
-import importlib.metadata
-import os
-import platform
 import time
-from pathlib import Path
 
 import keras
 import numpy as np
-import pandas as pd
 import tensorflow as tf
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from helpers import critters, datasets, tracks
+from helpers import critters, datasets, experiments, tracks
 
-FILE = Path(__file__).parent.parent / "results" / "sources.csv"
 SIZE = 48  # pixels
 CHANNELS = (16, 32, 64, 128, 256)  # of the blocks
 STEPS, BATCH, PEAK = 600, 32, 2e-3  # gradient steps, drawings a step, the highest learning rate
@@ -177,37 +169,19 @@ def run(settings):
         "test_accuracy": transfer(network),  # crayon
         "paint_accuracy": transfer(network, style="paint"),
         "processor_seconds": round(seconds, 1),
-        "command": "python -m helpers.small_cnn",
-        "date": datetime.date.today().isoformat(),
-        "machine": f"{platform.system()} {platform.machine()} {os.cpu_count()} CPU cores",
-        "versions": " ".join(
-            f"{p} {importlib.metadata.version(p)}" for p in ("tensorflow", "keras")
-        ),
+        **experiments.origin("python -m helpers.small_cnn"),
     }
 
 
-def plan():
-    """The runs of results/sources.csv, seed by seed."""
-    for seed in range(6):
-        for pictures in (240, 960, 3840, DRAWN):
-            yield Settings("source", pictures, seed=seed)
-        yield Settings("cousins", 3840, seed=seed)
-        yield Settings("far", 3840, seed=seed)
-        yield Settings("source", 3840, style="crayon", seed=seed)
-
-
 def main():
-    keys = [field.name for field in dataclasses.fields(Settings)]
-    table = pd.read_csv(FILE) if FILE.exists() else pd.DataFrame(columns=keys)
-    for settings in plan():
-        if (table[keys] == list(dataclasses.astuple(settings))).all(axis=1).any():
-            continue
-        row = run(settings)
-        print(f"{settings}: source accuracy {row['source_accuracy']:.3f}", flush=True)
-        table = pd.DataFrame([*table.to_dict("records"), row])
-        FILE.parent.mkdir(exist_ok=True)
-        table.to_csv(FILE.with_suffix(".unfinished"), index=False)
-        FILE.with_suffix(".unfinished").replace(FILE)
+    """Measure what is missing in results/sources.csv."""
+    runs = []
+    for seed in range(6):
+        runs += [Settings("source", pictures, seed=seed) for pictures in (240, 960, 3840, DRAWN)]
+        runs += [Settings(species, 3840, seed=seed) for species in ("cousins", "far")]
+        runs.append(Settings("source", 3840, style="crayon", seed=seed))
+    table = experiments.measured("sources", runs, run)
+    print(experiments.summary(table, ["species", "style", "pictures"]).round(3))
 
 
 if __name__ == "__main__":

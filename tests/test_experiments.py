@@ -1,12 +1,15 @@
 import dataclasses
+import io
 import math
+import shutil
+from pathlib import Path
 
 import keras
 import numpy as np
 import pandas as pd
 import pytest
 
-from helpers import experiments, pretrained
+from helpers import experiments, pretrained, small_cnn
 from helpers.experiments import Settings
 
 
@@ -129,7 +132,7 @@ def row(settings):
 
 def test_rows_that_nobody_asks_for_go(monkeypatch, tmp_path):
     monkeypatch.setattr(experiments, "RESULTS", tmp_path)
-    monkeypatch.setattr(experiments, "_measure", lambda runs: map(row, runs))
+    monkeypatch.setattr(experiments, "_measure", lambda runs, run: map(row, runs))
     old, new, newest = (Settings("vgg16", "frozen", seed=s) for s in range(3))
     experiments.measured("some", [old, new])
     assert list(experiments.measured("some", [newest, new])["seed"]) == [2, 1]
@@ -139,7 +142,7 @@ def test_rows_that_nobody_asks_for_go(monkeypatch, tmp_path):
 def test_rows_of_older_code_are_measured_again(monkeypatch, tmp_path):
     monkeypatch.setattr(experiments, "RESULTS", tmp_path)
     pd.DataFrame({"method": ["frozen"], "test_accuracy": [0.1]}).to_csv(tmp_path / "some.csv")
-    monkeypatch.setattr(experiments, "_measure", lambda runs: map(row, runs))
+    monkeypatch.setattr(experiments, "_measure", lambda runs, run: map(row, runs))
     assert list(experiments.measured("some")["test_accuracy"]) == [0.1], "it can be read"
     table = experiments.measured("some", [Settings("vgg16", "frozen")])
     assert list(table["test_accuracy"]) == [0.9]
@@ -149,7 +152,7 @@ def test_measured_goes_on_where_it_stopped(monkeypatch, tmp_path):
     runs = [Settings("vgg16", "frozen", seed=s) for s in range(3)]
     done = []
 
-    def measure(missing):
+    def measure(missing, run):
         for settings in missing:
             if len(done) == 2:
                 raise KeyboardInterrupt
@@ -170,7 +173,7 @@ def test_measured_goes_on_where_it_stopped(monkeypatch, tmp_path):
 def test_each_run_has_a_process_and_a_thread_of_its_own(monkeypatch, tmp_path):
     monkeypatch.setenv("COURSE_CACHE", str(tmp_path))
     runs = [Settings("vgg16", "frozen", labels=2 * n, epochs=1, seed=n) for n in (1, 2)]
-    rows = list(experiments._measure(runs))
+    rows = list(experiments._measure(runs, experiments.run))
     assert sorted(row["labels"] for row in rows) == [2, 4]
     again = experiments.run(runs[0])
     (first,) = (row for row in rows if row["labels"] == 2)
@@ -195,3 +198,16 @@ def test_summary_by_several_columns():
 def test_few_labels_get_more_epochs_for_as_many_steps():
     assert [experiments._epochs(n) for n in (10, 40, 100, 400)] == [60, 30, 15, 10]
     assert [experiments._head_epochs(n) for n in (10, 150, 400)] == [300, 60, 60]
+
+
+@pytest.mark.parametrize("module", [experiments, small_cnn])
+def test_the_stored_tables_lack_nothing(monkeypatch, tmp_path, module):
+    before = {path.name: path.read_bytes() for path in experiments.RESULTS.glob("*.csv")}
+    results = Path(shutil.copytree(experiments.RESULTS, tmp_path / "results"))
+    monkeypatch.setattr(experiments, "RESULTS", results)
+    asked = []
+    monkeypatch.setattr(experiments, "_measure", lambda runs, run: asked.extend(runs) or ())
+    module.main()
+    assert asked == []
+    for path in results.glob("*.csv"):
+        pd.testing.assert_frame_equal(pd.read_csv(path), pd.read_csv(io.BytesIO(before[path.name])))

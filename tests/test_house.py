@@ -13,7 +13,8 @@ ROOT = Path(__file__).parents[1]
 LAYERS = [
     {"pretraining"},  # nothing imports it
     {"checks", "grading"},
-    {"experiments", "explain", "small_cnn"},
+    {"small_cnn"},
+    {"experiments", "explain"},
     {"plots"},
     {"tracks"},
     {"datasets", "pretrained", "hub_layer", "features", "vgg16"},

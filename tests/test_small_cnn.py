@@ -2,7 +2,6 @@
 
 import keras
 import numpy as np
-import pandas as pd
 import pytest
 
 from helpers import critters, small_cnn
@@ -90,32 +89,3 @@ def test_transfer_is_the_accuracy_of_a_line(monkeypatch):
     coin = (pictures, rng.integers(0, 2, 200))
     monkeypatch.setattr(small_cnn, "_cats_and_dogs", lambda style: [(pictures, labels), coin])
     assert 0.35 < small_cnn.transfer(network, draws=2) < 0.65
-
-
-def test_an_interrupted_table_goes_on(monkeypatch, tmp_path):
-    asked = []
-
-    def run(settings):
-        asked.append(settings)
-        if len(asked) == 3:
-            raise KeyboardInterrupt
-        return vars(settings) | {"source_accuracy": 0.5, "test_accuracy": 0.5}
-
-    plan = [small_cnn.Settings("far", count) for count in (5, 10, 15, 20)]
-    monkeypatch.setattr(small_cnn, "FILE", tmp_path / "results" / "sources.csv")
-    monkeypatch.setattr(small_cnn, "plan", lambda: plan)
-    monkeypatch.setattr(small_cnn, "run", run)
-    with pytest.raises(KeyboardInterrupt):
-        small_cnn.main()
-    small_cnn.main()
-    small_cnn.main()
-    assert [s.pictures for s in asked] == [5, 10, 15, 15, 20]
-    assert list(pd.read_csv(small_cnn.FILE)["pictures"]) == [5, 10, 15, 20]
-
-
-def test_the_stored_table_is_complete():
-    table = pd.read_csv(small_cnn.FILE)
-    planned = pd.DataFrame(small_cnn.plan())
-    pd.testing.assert_frame_equal(table[list(planned)], planned)
-    accuracies = table[["source_accuracy", "test_accuracy", "paint_accuracy"]]
-    assert ((accuracies > 0) & (accuracies <= 1)).all(axis=None)
