@@ -4,9 +4,9 @@ Writes results/critters.csv (MobileNetV2 from scratch, frozen and fine-tuned, wi
 labels, on fresh test pictures), results/scratch_longer.csv (scratch with four times the epochs),
 results/layers.csv (the first blocks pre-trained, the rest random), results/vgg16.csv (the three
 VGG16 exercises), and for each network the recipes that were compared, on validation pictures only:
-results/recipes_vgg16.csv. Two runs go side by side, each in a process and on a thread of its own. A
-row that is in a file already is not measured again: an interrupted run goes on, a deleted file is
-remade.
+results/recipes_<network>.csv; and the pictures of README.md. Two runs go side by side, each in a
+process and on a thread of its own. A row that is in a file already is not measured again: an
+interrupted run goes on, a deleted file is remade.
 """
 
 import dataclasses
@@ -148,7 +148,8 @@ class Recalibration(keras.callbacks.Callback):
         self.update = tf.function(lambda pictures: model(pictures, training=True))
 
     def on_test_begin(self, logs=None):
-        for _ in range(2):
+        # two passes, and 25 updates at least: less than a tenth of what was there before is left
+        for _ in range(max(2, math.ceil(25 / len(self.data)))):
             for pictures, _labels in self.data:
                 self.update(pictures)
 

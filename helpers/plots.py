@@ -126,7 +126,7 @@ def label_curves(curves):
         options = {"fmt": form, "capsize": 3, "label": method, "color": colour}
         axis.errorbar(rows.index / 2 * shift, rows["mean"], rows["interval"], **options)
     axis.axhline(0.5, color=GREY, linestyle="--", label="guessing")
-    each = [labels // 2 for labels in rows.index]
+    each = [labels // 2 for labels in sorted(curves.index.unique(1))]
     axis.set(xscale="log", ylim=(0.4, 1), ylabel="accuracy on new drawings")
     axis.set(xlabel="labelled drawings of each animal")
     axis.set_xticks(each, each)

@@ -6,7 +6,6 @@ steps, so runs with fewer distinct drawings see each of them more often and cost
 """
 
 import dataclasses
-import functools
 import time
 
 import keras
@@ -37,7 +36,7 @@ class Settings:
     species: str  # a name in SPECIES
     pictures: int  # distinct drawings, all species together
     style: str = "paint"
-    seed: int = 0  # of the choice of drawings, the initial weights and the shuffling
+    seed: int = 0  # of the initial weights, the shuffling, and the choice where more are drawn
     steps: int = STEPS
 
 
@@ -120,7 +119,6 @@ def transfer(network, *, style="crayon", labels=100, draws=5):
     return float(np.mean(accuracies))
 
 
-@functools.cache  # a table of runs reads the same drawings again and again
 def load(folder):
     """All drawings of a folder of class folders, uint8 (n, 48, 48, 3), and labels (n,)."""
     data = keras.utils.image_dataset_from_directory(
@@ -141,7 +139,6 @@ def some_of_each(labels, count, seed):
     return np.concatenate([rng.permutation(np.flatnonzero(labels == c))[:each] for c in classes])
 
 
-@functools.cache
 def _cats_and_dogs(style):
     options = {"train": 400, "test": 1000}
     if style == "crayon":

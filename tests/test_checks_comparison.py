@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from helpers import checks
 from helpers.checks import comparison as check
 
 TASKS = ("unfreeze", "recalibrate", "gain", "interval")
@@ -35,14 +34,6 @@ def test_the_solution_is_right(said, capsys, name):
     exec(capsys.readouterr().out, space)
     for _ in range(3):  # each check draws its own numbers
         assert said(name, space[name]) == "✓ Right."
-
-
-@pytest.mark.parametrize("name", TASKS)
-def test_wrong_raises_under_grading(monkeypatch, name):
-    monkeypatch.setenv("COURSE_GRADING", "1")
-    with pytest.raises(AssertionError):
-        getattr(check, name)(lambda *answers: None)
-    assert isinstance(getattr(check, name), checks.Check)
 
 
 def size(weights):
@@ -173,7 +164,6 @@ RIGHT = [
     by_hand,
     showing(0.9, 30, 96),
     showing(0.9, 4),
-    showing(0.9, 3),
     showing(0.0, 1, 96),
 ]
 
@@ -203,8 +193,10 @@ def freezing(model, pictures):
         (showing(0.0, 1, 96, training=False), "No moving statistics have changed"),
         (lambda model, pictures: model.predict(pictures, verbose=0), "No moving statistics"),
         (lambda model, pictures: model.summary, "No moving statistics"),
-        (lambda model, pictures: showing(0.0, 1, 96)(model, pictures + 1), "as they are?"),
-        (showing(0.0, 1, 96, only=slice(16)), "Did all pictures take part"),
+        (lambda model, pictures: showing(0.0, 1, 96)(model, pictures + 3), "in mixed order?"),
+        (showing(0.0, 1, 96, only=slice(16)), "show all pictures, as they are"),
+        (showing(0.0, 1, 96, only=slice(32)), "show all pictures, as they are"),
+        (showing(0.0, 1, 96, only=slice(80, 96)), "the last batch"),
         (fitting, "Trainable weights have moved"),
         (freezing, "Other weights are trainable now"),
         (lambda model: None, "stops the check with TypeError"),

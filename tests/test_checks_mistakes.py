@@ -39,7 +39,7 @@ def test_under_grading_it_raises(monkeypatch):
         check.choose(lambda validation, test: (0, 0.5))
     with pytest.raises(AssertionError, match="Not answered"):
         check.diagnosis(None)
-    check.choose(lambda v, t: (v.argmax(), t[v.argmax()]))
+    check.choose(lambda v, t: (np.argmax(v), t[np.argmax(v)]))
 
 
 def test_points_add_up_to_100():
@@ -191,7 +191,7 @@ def test_what_moved_is_told():
     [
         lambda v, t: (int(np.argmax(v)), float(t[np.argmax(v)])),
         lambda v, t: max(zip(v, range(len(v)), t, strict=True))[1:],
-        lambda v, t: [list(v).index(max(v)), np.array([t[list(v).index(max(v))]])],
+        lambda v, t: [v.index(max(v)), np.array([t[v.index(max(v))]])],
     ],
 )
 def test_choose(said, right):
@@ -201,13 +201,17 @@ def test_choose(said, right):
 @pytest.mark.parametrize(
     "wrong, sentence",
     [
-        (lambda v, t: (t.argmax(), t.max()), "the winner on the test pictures"),
-        (lambda v, t: (v.argmax(), v.max()), "That is its validation accuracy"),
-        (lambda v, t: (v.argmax(), t.max()), "of a model that you did not choose"),
-        (lambda v, t: (v.argmin(), t[v.argmin()]), "you chose"),
-        (lambda v, t: (v.argmax() + 1, t[v.argmax()]), "you chose"),
-        (lambda v, t: (v.max(), t[v.argmax()]), "np.argmax gives the position"),
-        (lambda v, t: v.argmax(), "should return two things"),
+        (lambda v, t: (np.argmax(t), max(t)), "the winner on the test pictures"),
+        (lambda v, t: (np.argmax(v), max(v)), "That is its validation accuracy"),
+        (lambda v, t: (np.argmax(v), max(t)), "of a model that you did not choose"),
+        (
+            lambda v, t: (np.argmax(np.add(v, t)), t[np.argmax(np.add(v, t))]),
+            "Both lists together",
+        ),
+        (lambda v, t: (np.argmin(v), t[np.argmin(v)]), "you chose"),
+        (lambda v, t: (np.argmax(v) + 1, t[np.argmax(v)]), "you chose"),
+        (lambda v, t: (max(v), t[np.argmax(v)]), "np.argmax gives the position"),
+        (lambda v, t: np.argmax(v), "should return two things"),
         (lambda v, t: None, "does it end with `return`?"),
         (0.9, "should be a function"),
     ],

@@ -82,7 +82,7 @@ def small(monkeypatch, tmp_path):
         )
         backbone.trainable = settings.method == "scratch"
         if settings.method == "transplanted":
-            for layer in backbone.layers[-1:]:
+            for layer in backbone.layers[-2:]:
                 layer.trainable = True
         inputs = keras.Input((64, 64, 3))
         features = layers.GlobalAveragePooling2D()(backbone(inputs))
@@ -102,13 +102,14 @@ def small(monkeypatch, tmp_path):
     [
         ("scratch", True, {"early", "norm", "late", "head"}),
         ("frozen", True, {"head"}),
-        ("transplanted", False, {"late", "head"}),
+        ("transplanted", False, {"norm", "late", "head"}),
         ("fine-tuned", True, {"late", "head"}),
         ("fine-tuned", False, {"late", "head"}),
     ],
 )
 def test_what_each_method_moves(small, method, augment, expected, validation):
-    options = {"unfreeze_from": "late", "epochs": 3, "learning_rate": 1e-2, "augment": augment}
+    first = "norm" if method == "transplanted" else "late"
+    options = {"unfreeze_from": first, "epochs": 3, "learning_rate": 1e-2, "augment": augment}
     experiments.run(Settings("vgg16", method, labels=20, validation=validation, **options))
     model, before = small[0]
     moved = {

@@ -27,7 +27,7 @@ def parts(parts):
         return problem
     rng = np.random.default_rng()
     share = {("day", "day"): 0.9, ("dusk", "dusk"): 0.75, ("day", "dusk"): 0.5}
-    share |= {("dusk", "day"): 0.86, ("dawn", "dawn"): 0.7, ("day", "dawn"): 0.4}
+    share |= {("dusk", "day"): 0.82, ("dawn", "dawn"): 0.7, ("day", "dawn"): 0.4}
     right = {}
     for key, level in share.items():  # as many pictures as it happens; the order is random
         n = 100 * int(rng.integers(2, 5))
