@@ -17,3 +17,14 @@ def said(capsys, request):
         return capsys.readouterr().out.strip()
 
     return run
+
+
+@pytest.fixture
+def hints(capsys, request):
+    """All hints of the set under test, as one text."""
+    from helpers.checks import Check  # after the environment is set
+
+    for task in vars(request.module.check).values():
+        if isinstance(task, Check):
+            task.hint()
+    return capsys.readouterr().out
