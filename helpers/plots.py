@@ -133,6 +133,7 @@ def label_curves(curves):
     axis.minorticks_off()
     axis.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
     axis.spines[["top", "right"]].set_visible(False)
+    plt.close(figure)  # it can still be shown and saved
     return figure
 
 

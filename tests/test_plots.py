@@ -85,17 +85,23 @@ def test_bars(shown):
 
 
 def test_no_figure_stays_open(shown):
+    before = matplotlib.pyplot.get_fignums()
     plots.bars({"a": 0.5}, alt="")
-    assert matplotlib.pyplot.get_fignums() == []
+    plots.show(label_curves(), alt="")
+    assert matplotlib.pyplot.get_fignums() == before
 
 
-def test_label_curves_have_a_line_a_method_over_labels_of_each_animal():
+def label_curves():
     methods = ["frozen", "scratch", "fine-tuned", "scratch, 40 epochs"]
     index = pd.MultiIndex.from_product([methods, [400, 10]])
     means = [0.9, 0.8, 0.6, 0.5, 0.95, 0.7, 0.8, 0.6]
-    (axis,) = plots.label_curves(pd.DataFrame({"mean": means, "interval": 0.01}, index)).axes
+    return plots.label_curves(pd.DataFrame({"mean": means, "interval": 0.01}, index))
+
+
+def test_label_curves_have_a_line_a_method_over_labels_of_each_animal():
+    (axis,) = label_curves().axes
     handles, labels = axis.get_legend_handles_labels()
     lines = dict(zip(labels, handles, strict=True))
-    assert set(lines) == {*methods, "guessing"}
+    assert set(lines) == {"frozen", "scratch", "fine-tuned", "scratch, 40 epochs", "guessing"}
     x, y = lines["scratch"].lines[0].get_data()
     assert list(y) == [0.5, 0.6] and x[0] < 5 and list(axis.get_xticks()) == [5, 200]
