@@ -71,10 +71,13 @@ experiments: $(STAMP)  ## measure what is missing in results/ (delete a file the
 RESOLVE := $(BIN)/python -m uv pip compile --quiet --universal --fork-strategy fewest --python-version 3.11 \
 	--annotation-style line --custom-compile-command "make lock"
 .PHONY: lock
-lock: $(STAMP)  ## resolve requirements.txt and the tools of pyproject.toml into the two locks again
+lock: $(STAMP)  ## resolve requirements.txt and the tools of pyproject.toml into the locks again
 	$(BIN)/python -m pip install --quiet uv
 	$(RESOLVE) requirements.txt --output-file requirements.lock
-	grep -v '^-e' requirements.lock | $(RESOLVE) pyproject.toml --extra instructor --extra test \
+	grep -v '^-e' requirements.lock | $(RESOLVE) pyproject.toml --extra photos \
+		--constraint - --output-file requirements-photos.lock
+	cat requirements.lock requirements-photos.lock | grep -v '^-e' | $(RESOLVE) pyproject.toml \
+		--extra instructor --extra dask --extra photos --extra test \
 		--constraint - --output-file requirements-test.lock
 
 .PHONY: clean

@@ -15,9 +15,10 @@ import pytest
 from PIL import Image
 
 from helpers import critters, datasets
+from helpers.datasets import drawing
 
 PETS = ["cat", "dog"]
-ROOT = Path(datasets.__file__).parents[1]
+ROOT = Path(datasets.__file__).parents[2]
 
 
 @pytest.fixture(autouse=True)
@@ -260,7 +261,7 @@ def test_killed_drawing_resumes(cache, tmp_path, monkeypatch):
 def test_workers_leave_ctrl_c_to_their_parent(monkeypatch):
     monkeypatch.setattr(os, "cpu_count", lambda: 2)
     try:
-        results = list(datasets._map(signal.raise_signal, [signal.SIGINT] * 200))
+        results = list(drawing._map(signal.raise_signal, [signal.SIGINT] * 200))
     except KeyboardInterrupt:
         pytest.fail("a worker was interrupted")
     assert results == [None] * 200
@@ -298,7 +299,7 @@ print(datasets.drawn({PETS}, train=60, size=32))
     second = start(code)
     line = second.stdout.readline()
     go.touch()
-    assert line == f"Waiting for another notebook to finish drawing {folder.name} ...\n"
+    assert line == f"Waiting for another notebook to finish writing {folder.name} ...\n"
     assert (finish(first), finish(second)) == (f"{folder}\n", f"{folder}\n")
     assert log.read_text() == "x" * 60
     assert len(files(folder)) == 60

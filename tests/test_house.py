@@ -14,7 +14,7 @@ LAYERS = [
     {"pretraining"},  # nothing imports it
     {"checks", "grading"},
     {"small_cnn"},
-    {"experiments", "explain"},
+    {"experiments", "explain", "predict", "prefetch"},
     {"plots"},
     {"tracks"},
     {"datasets", "pretrained", "hub_layer", "features", "vgg16"},

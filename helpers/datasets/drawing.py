@@ -1,8 +1,4 @@
-"""Folders of drawn pictures, one folder a class, for `keras.utils.image_dataset_from_directory`.
-
-They are drawn once and kept in the folder that the environment variable `COURSE_CACHE` names, else
-in `~/.cache/transfer-learning-course`.
-"""
+"""Drawn pictures, one folder a class."""
 
 import hashlib
 import io
@@ -20,13 +16,11 @@ from numbers import Integral
 from pathlib import Path
 
 import numpy as np
-from filelock import FileLock, Timeout
-from tqdm import tqdm
 
 from helpers import critters
+from helpers.datasets.cache import UNFINISHED, keeping, progress, sha256, write
 
 KERAS_READS = (".bmp", ".gif", ".jpeg", ".jpg", ".png")
-UNFINISHED = ".unfinished"  # folder of the files that are being written
 
 
 def drawn(species, *, train=0, validation=0, test=0, style="crayon", size=96, seed=0):
@@ -60,23 +54,8 @@ def drawn(species, *, train=0, validation=0, test=0, style="crayon", size=96, se
     names = "-".join(request["species"]) if len(species) <= 5 else f"{len(species)}-species"
     name = f"critters-v{critters.VERSION}-{names}-{style}-{size}px-{train}-{validation}-{test}"
     name += f"-seed{seed}-{hashlib.sha256(json.dumps(request).encode()).hexdigest()[:8]}"
-    cache = os.environ.get("COURSE_CACHE") or "~/.cache/transfer-learning-course"
-    folder = Path(cache).expanduser().absolute() / name
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(f"{folder}.lock")
-        try:
-            locked = lock.acquire(timeout=2)
-        except Timeout:
-            print(f"Waiting for another notebook to finish drawing {name} ...", flush=True)
-            locked = lock.acquire()
-        with locked:
-            _complete(folder, request)
-    except OSError as error:
-        raise OSError(
-            f"Cannot write pictures to {folder} ({error.strerror or error}): make room there, or "
-            "set the environment variable COURSE_CACHE to a folder that you can write to."
-        ) from error
+    with keeping(name) as folder:
+        _complete(folder, request)
     return folder
 
 
@@ -116,7 +95,7 @@ def _complete(folder, request):
         recorded = {**manifest["pictures"]} if manifest["request"] == request else {}
     except (FileNotFoundError, ValueError, KeyError, TypeError):  # absent or damaged
         recorded = {}
-    whole = {p: _sha256((folder / p).read_bytes()) for p in recorded if (folder / p).is_file()}
+    whole = {p: sha256((folder / p).read_bytes()) for p in recorded if (folder / p).is_file()}
     whole = {p: digest for p, digest in whole.items() if digest == recorded[p]}
     missing = [p for p in pictures if p not in whole]
     if not missing:
@@ -124,15 +103,12 @@ def _complete(folder, request):
 
     def record():
         manifest = {"request": request, "pictures": dict(sorted(whole.items()))}
-        _write(folder, "manifest.json", json.dumps(manifest, indent=1).encode())
+        write(folder, "manifest.json", json.dumps(manifest, indent=1).encode())
 
     for parent in {(folder / p).parent for p in missing} | {folder / UNFINISHED}:
         parent.mkdir(parents=True, exist_ok=True)
-    shown = hasattr(sys, "ps1") or sys.stdout.isatty()  # ps1: in a notebook or at a prompt
-    quiet = not shown or "TQDM_DISABLE" in os.environ  # tqdm's own switch
-    bar = tqdm(total=len(missing), desc="Drawing", leave=False, file=sys.stdout, disable=quiet)
     try:
-        with bar:
+        with progress("Drawing", len(missing)) as bar:
             draw = partial(_draw, folder, request["style"], request["size"], request["seed"])
             for picture, digest in _map(draw, missing):
                 whole[picture] = digest
@@ -166,19 +142,8 @@ def _draw(folder, style, size, seed, picture):
     content = io.BytesIO()
     image = critters.draw(picture.split("/")[1], rng, size=size, style=style)
     image.save(content, "png", compress_level=1)
-    _write(folder, picture, content.getvalue())
-    return picture, _sha256(content.getvalue())
-
-
-def _write(folder, name, content):
-    """Write under a temporary name, then rename: a file is whole or absent."""
-    temporary = folder / UNFINISHED / str(os.getpid())
-    temporary.write_bytes(content)
-    temporary.replace(folder / name)
-
-
-def _sha256(content):
-    return hashlib.sha256(content).hexdigest()
+    write(folder, picture, content.getvalue())
+    return picture, sha256(content.getvalue())
 
 
 def _map(draw, pictures):

@@ -1,0 +1,55 @@
+"""The folder in which data sets are kept, and how they are written there."""
+
+import contextlib
+import hashlib
+import os
+import sys
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+from tqdm import tqdm
+
+UNFINISHED = ".unfinished"  # folder of the files that are being written
+
+
+@contextlib.contextmanager
+def keeping(name):
+    """Hold the folder of one data set; others that want it wait.
+
+    Raises OSError, with what to do, if anything inside cannot be written.
+    """
+    cache = os.environ.get("COURSE_CACHE") or "~/.cache/transfer-learning-course"
+    folder = Path(cache).expanduser().absolute() / name
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(f"{folder}.lock")
+        try:
+            locked = lock.acquire(timeout=2)
+        except Timeout:
+            print(f"Waiting for another notebook to finish writing {name} ...", flush=True)
+            locked = lock.acquire()
+        with locked:
+            yield folder
+    except OSError as error:
+        raise OSError(
+            f"Cannot write pictures to {folder} ({error.strerror or error}): make room there, or "
+            "set the environment variable COURSE_CACHE to a folder that you can write to."
+        ) from error
+
+
+def write(folder, name, content):
+    """Write under a temporary name, then rename: a file is whole or absent."""
+    temporary = folder / UNFINISHED / str(os.getpid())
+    temporary.write_bytes(content)
+    temporary.replace(folder / name)
+
+
+def sha256(content):
+    return hashlib.sha256(content).hexdigest()
+
+
+def progress(what, total):
+    """A bar for whoever watches; nothing in a test, a log or a stored notebook."""
+    shown = hasattr(sys, "ps1") or sys.stdout.isatty()  # ps1: in a notebook or at a prompt
+    quiet = not shown or "TQDM_DISABLE" in os.environ  # tqdm's own switch
+    return tqdm(total=total, desc=what, leave=False, file=sys.stdout, disable=quiet)
