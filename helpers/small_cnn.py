@@ -15,7 +15,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from helpers import critters, datasets, experiments, tracks
+from helpers import critters, datasets, experiments
 
 SIZE = 48  # pixels
 CHANNELS = (16, 32, 64, 128, 256)  # of the blocks
@@ -140,11 +140,7 @@ def some_of_each(labels, count, seed):
 
 
 def _cats_and_dogs(style):
-    options = {"train": 400, "test": 1000}
-    if style == "crayon":
-        folder = tracks.current().cats_and_dogs(**options)
-    else:
-        folder = datasets.drawn(critters.HELD_OUT, **options, style=style)
+    folder = datasets.drawn(critters.HELD_OUT, train=400, test=1000, style=style)
     return load(folder / "train"), load(folder / "test")
 
 

@@ -1,6 +1,28 @@
+"""The tracks: what each offers, and what it says where something is missing."""
+
+import socket
+
 import pytest
+from IPython.core.interactiveshell import InteractiveShell
 
 from helpers import pretrained, tracks
+
+
+@pytest.fixture
+def photos(monkeypatch):
+    monkeypatch.setenv("COURSE_TRACK", "photos")
+    tracks._photos.cache_clear()
+    yield tracks.current()
+    tracks._photos.cache_clear()
+
+
+@pytest.fixture
+def no_network(monkeypatch):
+    def refuse(*args, **kwargs):
+        raise OSError("no network in this test")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
 
 
 def test_critters_is_the_default(monkeypatch):
@@ -11,10 +33,9 @@ def test_critters_is_the_default(monkeypatch):
         assert tracks.current().name == "critters"
 
 
-def test_photos_says_that_it_is_to_come(monkeypatch):
-    monkeypatch.setenv("COURSE_TRACK", "photos")
-    with pytest.raises(NotImplementedError, match="unset COURSE_TRACK"):
-        tracks.current()
+def test_photos_says_once_what_it_is(photos, capsys):
+    assert tracks.current().name == "photos" and photos.image_size == (160, 160)
+    assert capsys.readouterr().out == ""
 
 
 def test_unknown_track_names_the_nearest(monkeypatch):
@@ -23,13 +44,18 @@ def test_unknown_track_names_the_nearest(monkeypatch):
         tracks.current()
 
 
+@pytest.mark.parametrize("ask", ["weights", "hub_module"])
+def test_unknown_network_names_the_nearest(photos, ask):
+    with pytest.raises(ValueError, match="'mobilenet_v3'.*'mobilenet_v2'"):
+        getattr(photos, ask)("mobilenet_v3")
+
+
 def test_pictures_lie_in_class_folders(monkeypatch, tmp_path):
     monkeypatch.setenv("COURSE_CACHE", str(tmp_path))
     track = tracks.current()
     pets = track.cats_and_dogs(train=4, test=2)
     assert sorted(p.name for p in (pets / "train").iterdir()) == ["cat", "dog"]
-    cousins = track.five_classes(train=5)
-    assert len(list((cousins / "train").glob("*/*.png"))) == 5
+    assert len(list((track.animals(train=5) / "train").glob("*/*.png"))) == 5
     assert pets != track.cats_and_dogs(train=4, test=2, seed=1)
 
 
@@ -37,3 +63,72 @@ def test_weights_are_the_shipped_ones():
     track = tracks.current()
     assert track.weights("mobilenet_v2") == pretrained.weights("mobilenet_v2")
     assert track.hub_module("mobilenet_v2") == pretrained.hub_module("mobilenet_v2")
+
+
+@pytest.mark.parametrize("network", tracks.NETWORKS)
+def test_weights_that_lie_in_keras_home_are_not_fetched(
+    photos, network, monkeypatch, tmp_path, no_network
+):
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    ending = "1.0_160_no_top" if network == "mobilenet_v2" else "notop"
+    (tmp_path / "models").mkdir()
+    name = f"{network}_weights_tf_dim_ordering_tf_kernels_{ending}.h5"
+    (tmp_path / "models" / name).touch()
+    assert photos.weights(network) == "imagenet"
+
+
+@pytest.mark.parametrize("network", tracks.NETWORKS)
+def test_weights_that_cannot_be_had_are_named(photos, network, monkeypatch, tmp_path, no_network):
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    with pytest.raises(FileNotFoundError) as caught:
+        photos.weights(network)
+    sentence = str(caught.value)
+    assert f"weights of {network} are not in {tmp_path}" in sentence
+    assert "connect to the network" in sentence and "make lab FOLDER=" in sentence
+    assert len(sentence) < 400 and "\n" not in sentence
+
+
+def test_photos_that_cannot_be_had_are_named(photos, monkeypatch, tmp_path, no_network):
+    pytest.importorskip("tensorflow_datasets", reason="the extra `photos` is not installed")
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
+    with pytest.raises(FileNotFoundError) as caught:
+        photos.cats_and_dogs(train=2)
+    sentence = str(caught.value)
+    assert f"cats_vs_dogs are not in {tmp_path}" in sentence and "make lab FOLDER=" in sentence
+    assert len(sentence) < 400 and "\n" not in sentence
+
+
+def test_a_claim_about_drawings_stops_there_and_is_reported_on_photos(photos, capsys):
+    with pytest.raises(AssertionError, match="it should cost something"):
+        tracks.Critters().claim(False, "it should cost something")
+    photos.claim(True, "it should cost something")
+    assert capsys.readouterr().out == ""
+    photos.claim(False, "it should cost something")
+    assert "otherwise; with drawings: it should cost something." in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("track", tracks.NAMES)
+def test_cells_about_the_drawn_world_are_skipped_on_photos_only(track, monkeypatch, capsys):
+    monkeypatch.setenv("COURSE_TRACK", track)
+    tracks._photos.cache_clear()
+    shell = InteractiveShell()
+    monkeypatch.setattr("IPython.get_ipython", lambda: shell)
+    tracks.current()
+    capsys.readouterr()
+    cells = ["# drawn world only: it has other styles\na = 1", "# drawn world only\nb = 1", "c = 1"]
+    for cell in cells:
+        assert shell.run_cell(cell).success
+    names = {"a", "b", "c"} & shell.user_ns.keys()
+    said = capsys.readouterr().out
+    tracks._photos.cache_clear()
+    if track == "photos":
+        assert names == {"c"} and said == "Skipped on the photos track: it has other styles.\n"
+    else:
+        assert names == {"a", "b", "c"} and said == ""
+
+
+def test_the_drawn_world_is_there_on_either_track(monkeypatch, capsys):
+    assert tracks.drawn_world().name == "critters" and capsys.readouterr().out == ""
+    monkeypatch.setenv("COURSE_TRACK", "photos")
+    assert tracks.drawn_world().name == "critters"
+    assert capsys.readouterr().out.count(".") == 1

@@ -4,6 +4,8 @@ They are made once and kept in the folder that the environment variable `COURSE_
 in `~/.cache/transfer-learning-course`.
 """
 
+from helpers.datasets.adopting import adopt
+from helpers.datasets.cats_vs_dogs import cats_vs_dogs
 from helpers.datasets.drawing import drawn
 
-__all__ = ["drawn"]
+__all__ = ["adopt", "cats_vs_dogs", "drawn"]

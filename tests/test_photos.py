@@ -1,0 +1,213 @@
+"""The photos track on real photos, ImageNet weights and the hub module, where they are at hand.
+
+`python tests/test_photos.py` measures results/photos.csv again.
+"""
+
+import datetime
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import train_test_split
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+ROOT = Path(__file__).parents[1]
+TESTBED = ROOT.parent / "shared" / "testbed"
+PLACES = {
+    "TFDS_DATA_DIR": str(TESTBED / "tensorflow_datasets"),
+    "KERAS_HOME": str(TESTBED / "keras_home"),
+    "TFHUB_CACHE_DIR": str(TESTBED / "tfhub_cache"),
+}
+RECORDED = ROOT / "results" / "photos.csv"
+PROBE = "linear probe, 500 labels, three splits"
+
+pytestmark = pytest.mark.skipif(
+    not TESTBED.is_dir(), reason=f"no real photos and weights at {TESTBED}"
+)
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    return tmp_path_factory.mktemp("cache")
+
+
+def run(cache, *command):
+    variables = {"COURSE_TRACK": "photos", "COURSE_CACHE": str(cache), "TQDM_DISABLE": "1"}
+    done = subprocess.run(
+        [sys.executable, *command],
+        env=os.environ | PLACES | variables,
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout[-4000:]
+    return done.stdout
+
+
+def lesson(name, cache, folder):
+    """Run a lesson on the photos track; what its cells print, as one text."""
+    source = next((ROOT / "notebooks").glob(f"{name}_*.ipynb"))
+    command = ["-m", "nbconvert", "--to", "notebook", "--execute", "--output-dir", str(folder)]
+    run(cache, *command, str(source))
+    notebook = nbformat.read(folder / source.name, as_version=4)
+    outputs = [o for cell in notebook.cells for o in cell.get("outputs", [])]
+    return "".join(o.text for o in outputs if o.output_type == "stream" and o.name == "stdout")
+
+
+ACCURACIES = {  # where a lesson prints them
+    "00": {"40 labels, frozen": r"^accuracy ([\d.]+)"},
+    "02": {
+        "hub module, frozen": r"new drawings: frozen ([\d.]+)",
+        "hub module, fine-tuned": r"new drawings: .*fine-tuned ([\d.]+)",
+    },
+    "04": {
+        "scratch, as in the article": r"^scratch +[\d.]+ +[\d.]+ +([\d.]+)",
+        "scratch, statistics recalibrated": r"^test  before .*after ([\d.]+)",
+        "frozen": r"^frozen +[\d.]+ +[\d.]+ +([\d.]+)",
+        "partly unfrozen": r"^partly unfrozen +[\d.]+ +[\d.]+ +([\d.]+)",
+    },
+}
+
+
+def accuracies(name, said):
+    """What a lesson measured, by what it is: `{"frozen": 0.98}`."""
+    patterns = ACCURACIES[name].items()
+    return {what: float(re.search(pattern, said, re.M)[1]) for what, pattern in patterns}
+
+
+@pytest.mark.parametrize(
+    "name, expected",
+    [
+        ("00", "track: photos, pictures of 160 × 160 pixels"),
+        ("02", "from pictures (None, None, None, 3) to features (None, 1280)"),
+        ("04", "layers[n:] has the article's count for n in [99]"),
+    ],
+)
+def test_lessons_run_unchanged_and_measure_what_is_recorded(name, expected, cache, tmp_path):
+    said = lesson(name, cache, tmp_path)
+    assert expected in said
+    assert said.count("Track: photos.") == 1
+    assert "test photos were asked for" in said, "160 photos are fewer than a lesson asks for"
+    recorded = pd.read_csv(RECORDED).set_index("what")["accuracy"]
+    for what, accuracy in accuracies(name, said).items():
+        allowed = 0.25 if "recalibrated" in what else 0.1  # of 52 photos, 0.1 is five
+        assert abs(accuracy - recorded[what]) <= allowed, what
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name, skipped", [("01", "words for cats and dogs"), ("05", "at night"), ("08", None)]
+)
+def test_lessons_run_but_for_what_needs_the_drawn_world(name, skipped, cache, tmp_path):
+    said = lesson(name, cache, tmp_path)
+    if skipped:
+        assert skipped in said and "Skipped on the photos track" in said
+
+
+SPLITS = """
+from helpers import tracks
+
+track = tracks.current()
+for seed in (0, 1):
+    print(track.cats_and_dogs(train=40, validation=20, test=30, seed=seed))
+"""
+
+
+def test_no_photo_is_in_two_splits_whatever_the_seed(cache):
+    lines = run(cache, "-c", SPLITS).splitlines()
+    one, other = (Path(line) for line in lines if line.startswith("/"))
+
+    def photos(*splits):
+        paths = [path for split in splits for path in split.rglob("*.jpg")]
+        return [path.read_bytes() for path in paths]
+
+    assert len(photos(one)) == 90 and len(photos(one / "train" / "cat")) == 20
+    assert len(set(photos(one))) == 90
+    for split in ("train", "validation", "test"):
+        rest = [one / name for name in ("train", "validation", "test") if name != split]
+        assert not set(photos(other / split)) & set(photos(*rest))
+    assert set(photos(one / "train")) != set(photos(other / "train"))
+
+
+def test_a_damaged_photo_is_written_again(cache):
+    lines = run(cache, "-c", SPLITS).splitlines()
+    photo = Path(next(line for line in lines if line.startswith("/"))) / "train/cat/00000.jpg"
+    before = photo.read_bytes()
+    photo.write_bytes(b"")
+    run(cache, "-c", SPLITS)
+    assert photo.read_bytes() == before
+
+
+FEATURES = """
+import sys
+
+import keras
+import numpy as np
+import tensorflow_datasets as tfds
+
+from helpers import tracks
+
+track = tracks.current()
+data = tfds.load("cats_vs_dogs", split="train", as_supervised=True)
+resize = keras.layers.Resizing(*track.image_size)
+data = data.map(lambda photo, label: (resize(photo), label)).batch(50).prefetch(2)
+backbone = keras.applications.MobileNetV2(
+    include_top=False, pooling="avg", weights=track.weights("mobilenet_v2"),
+    input_shape=(*track.image_size, 3),
+)
+prepare = keras.applications.mobilenet_v2.preprocess_input
+features = backbone.predict(data.map(lambda photo, label: prepare(photo)), verbose=0)
+labels = np.concatenate([label for _, label in data.as_numpy_iterator()])
+np.savez(sys.argv[1], features=features, labels=labels)
+"""
+
+
+def probe(cache, folder):
+    """Accuracies of three lines through frozen features of 500 photos, on 300 others each."""
+    run(cache, "-c", FEATURES, str(folder / "features.npz"))
+    kept = np.load(folder / "features.npz")
+    assert kept["features"].shape == (800, 1280)
+    scores = []
+    for seed in range(3):
+        x, x_test, y, y_test = train_test_split(
+            kept["features"], kept["labels"], test_size=300, random_state=seed
+        )
+        line = make_pipeline(StandardScaler(), LogisticRegression(C=0.01))
+        scores.append(line.fit(x, y).score(x_test, y_test))
+    return scores
+
+
+def test_a_line_through_frozen_features_tells_cats_from_dogs(cache, tmp_path):
+    scores = probe(cache, tmp_path)
+    assert np.mean(scores) >= 0.95, scores
+    recorded = pd.read_csv(RECORDED).set_index("what")["accuracy"]
+    assert abs(np.mean(scores) - recorded[PROBE]) < 0.015
+
+
+def measure():
+    """Write results/photos.csv."""
+    rows = []
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        for name in ACCURACIES:
+            found = accuracies(name, lesson(name, folder, folder))
+            rows += [(f"lesson {name}", what, value, 52) for what, value in found.items()]
+        rows.append(("tests", PROBE, np.mean(probe(folder, folder)), 300))
+    table = pd.DataFrame(rows, columns=["where", "what", "accuracy", "test_photos"])
+    table["date"] = datetime.date.today().isoformat()
+    table["command"] = "python tests/test_photos.py"
+    table.to_csv(RECORDED, index=False, float_format="%.4f")
+
+
+if __name__ == "__main__":
+    measure()
