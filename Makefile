@@ -2,10 +2,12 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/installed-in
 TOOLS := .venv/tools-installed
+PHOTOS := .venv/photos-installed
 
 # What students get. Everything else stays with the instructor.
 STUDENTS := .gitignore LICENSE LICENSE-CC-BY-4.0 Makefile README.md exercises helpers \
-	ipython_kernel_config.py jupyterlab_overrides.json notebooks pyproject.toml requirements.lock requirements.txt results
+	ipython_kernel_config.py jupyterlab_overrides.json notebooks pyproject.toml requirements-photos.lock requirements.lock \
+	requirements.txt results
 
 export TF_CPP_MIN_LOG_LEVEL := 3
 
@@ -15,9 +17,18 @@ help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*  ## /  \1#/p' Makefile | while IFS='#' read -r name text; do \
 		printf '  %-12s %s\n' $$name "$$text"; done
 
-.PHONY: lab
-lab: $(STAMP)  ## install what is missing, then open JupyterLab on the first lesson
-	$(BIN)/python -m jupyterlab --ServerApp.root_dir=. notebooks/00_start_here.ipynb
+# FOLDER is one that helpers.prefetch has filled. Make hands it to the shell in the environment.
+ifneq "$(FOLDER)" ""
+USE_FOLDER := FOLDER="$$(CDPATH= cd -- "$$FOLDER" && pwd)" && export COURSE_TRACK=photos \
+	TFDS_DATA_DIR="$$FOLDER/tensorflow_datasets" KERAS_HOME="$$FOLDER/keras_home" \
+	TFHUB_CACHE_DIR="$$FOLDER/tfhub_cache" &&
+endif
+.PHONY: lab folder
+lab: folder $(STAMP) $(if $(USE_FOLDER)$(filter photos,$(COURSE_TRACK)),$(PHOTOS))  ## install what is missing, then open JupyterLab; FOLDER=... for the photos in it
+	$(USE_FOLDER) $(BIN)/python -m jupyterlab --ServerApp.root_dir=. notebooks/00_start_here.ipynb
+folder:
+	@test -z "$$FOLDER" || test -d "$$FOLDER/keras_home" || { echo "'$$FOLDER' is not a folder" \
+		"that python -m helpers.prefetch has filled: name the one that has keras_home in it."; exit 1; }
 
 # Students have neither tests/ nor the tools: there it runs the notebooks.
 .PHONY: test
@@ -60,6 +71,13 @@ release: exercises  ## pack what students get, without solutions and tests, into
 	tar -cf release/files.tar -T release/files && tar -xf release/files.tar -C release/$(BUNDLE)
 	cd release && $(abspath $(BIN))/python -m zipfile -c $(BUNDLE).zip $(BUNDLE)
 	rm -r release/$(BUNDLE) release/files*
+
+# Make hands SUBMISSIONS to the shell in the environment: its name may hold anything.
+.PHONY: grade
+grade: $(TOOLS)  ## grade SUBMISSIONS=<folder> into <folder>-graded (OPTIONS="--set vgg16 --jobs 4")
+	@test -n "$$SUBMISSIONS" || { echo "Name the folder of the submissions: make grade" \
+		"SUBMISSIONS=submitted"; exit 1; }
+	@$(BIN)/python -m helpers.grading $(OPTIONS) -- "$$SUBMISSIONS"
 
 .PHONY: experiments
 experiments: $(STAMP)  ## measure what is missing in results/ (delete a file there to remake it)
@@ -111,4 +129,9 @@ $(STAMP): requirements.lock pyproject.toml ipython_kernel_config.py jupyterlab_o
 # What the tests and the instructor need beyond what a student needs: it goes on top.
 $(TOOLS): requirements-test.lock $(STAMP)
 	$(BIN)/python -m pip install -r requirements-test.lock
+	@touch $@
+
+# What the photos track needs beyond the drawn one.
+$(PHOTOS): requirements-photos.lock $(STAMP)
+	$(BIN)/python -m pip install -r requirements-photos.lock
 	@touch $@

@@ -10,4 +10,6 @@ c.IPKernelApp.exec_lines = [
     # two open lessons share a graphics card, if there is one
     "__import__('os').environ.setdefault('TF_FORCE_GPU_ALLOW_GROWTH', 'true')",
     "__import__('warnings').filterwarnings('ignore', message='`shuffle=True` was passed')",
+    # TensorFlow warns when several models are asked in one notebook, twice over
+    "__import__('logging').getLogger('tensorflow').setLevel('ERROR')",
 ]

@@ -9,9 +9,9 @@ import dataclasses
 import functools
 import os
 from pathlib import Path
-from textwrap import shorten
 
 from helpers import critters, datasets, pretrained
+from helpers.datasets.cache import reason
 
 NAMES = ("critters", "photos")
 DRAWN_ONLY = "# drawn world only"  # a cell that begins so is skipped on the photos track
@@ -80,16 +80,25 @@ class Photos:
     animals = cats_and_dogs  # there are photos of no others
 
     def weights(self, network) -> str:
-        """For `keras.applications.…(weights=…, include_top=False)`: "imagenet".
+        """For `keras.applications.…(weights=…, include_top=False)`: "imagenet", or a file.
 
-        The file is in KERAS_HOME already, or Keras downloads it now. Raises FileNotFoundError if
-        it can do neither.
+        The weights are in KERAS_HOME already, or Keras downloads them now. Raises
+        FileNotFoundError if it cannot, ValueError for a file that holds no weights.
         """
         critters.check_known("network", network, tuple(NETWORKS))
         home = Path(os.environ.get("KERAS_HOME") or "~/.keras").expanduser()
-        if not list(home.glob(f"models/{network}_weights_tf_dim_ordering_tf_kernels*no*top.h5")):
-            _download(network, home, (*self.image_size, 3))
-        return "imagenet"
+        file = home / "models" / weights_file(network)
+        if not file.exists():
+            _download(network, file)
+        with file.open("rb") as content:
+            if content.read(8) != b"\x89HDF\r\n\x1a\n":
+                raise ValueError(
+                    f"{file} is not a file of weights, perhaps a proxy's page or half a download: "
+                    "delete it and run this again, or start with the folder that your instructor "
+                    "handed out, `make lab FOLDER=…`."
+                )
+        # Keras looks only in a KERAS_HOME that it can write to
+        return "imagenet" if os.access(home, os.W_OK) else str(file)
 
     def hub_module(self, network) -> str:
         """For `HubLayer`: the handle of a module of TensorFlow Hub. Pictures in 0..1."""
@@ -128,16 +137,24 @@ def _photos():
     return Photos()
 
 
-def _download(network, home, shape):
+def weights_file(network):
+    """What Keras calls the file of a network's ImageNet weights without the top."""
+    ending = "_1.0_160_no_top" if network == "mobilenet_v2" else "_notop"  # 160: Photos.image_size
+    return f"{network}_weights_tf_dim_ordering_tf_kernels{ending}.h5"
+
+
+def _download(network, file):
     import keras  # here, because it takes seconds and drawings need none of it
 
     try:
+        shape = (*Photos.image_size, 3)
         getattr(keras.applications, NETWORKS[network])(include_top=False, input_shape=shape)
     except Exception as error:  # of urllib or Keras
+        file.unlink(missing_ok=True)  # what came is not what was asked for
         raise FileNotFoundError(
-            f"The ImageNet weights of {network} are not in {home} and cannot be downloaded "
-            f"({shorten(str(error), 80, placeholder=' …')}): connect to the network, or start "
-            "with the folder that your instructor handed out, `make lab FOLDER=…`."
+            f"The ImageNet weights of {network} are not at {file} and cannot be downloaded "
+            f"({reason(error)}): connect to the network, or start with the folder that your "
+            "instructor handed out, `make lab FOLDER=…`."
         ) from None
 
 

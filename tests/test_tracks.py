@@ -1,7 +1,9 @@
 """The tracks: what each offers, and what it says where something is missing."""
 
+import os
 import socket
 
+import h5py
 import pytest
 from IPython.core.interactiveshell import InteractiveShell
 
@@ -70,11 +72,20 @@ def test_weights_that_lie_in_keras_home_are_not_fetched(
     photos, network, monkeypatch, tmp_path, no_network
 ):
     monkeypatch.setenv("KERAS_HOME", str(tmp_path))
-    ending = "1.0_160_no_top" if network == "mobilenet_v2" else "notop"
-    (tmp_path / "models").mkdir()
-    name = f"{network}_weights_tf_dim_ordering_tf_kernels_{ending}.h5"
-    (tmp_path / "models" / name).touch()
+    file = tmp_path / "models" / tracks.weights_file(network)
+    file.parent.mkdir()
+    h5py.File(file, "w").close()
     assert photos.weights(network) == "imagenet"
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # as on a read-only share
+    assert photos.weights(network) == str(file)
+
+
+def test_a_page_in_place_of_weights_is_named(photos, monkeypatch, tmp_path):
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / tracks.weights_file("vgg16")).write_text("<html>Log in first")
+    with pytest.raises(ValueError, match="vgg16_.* is not a file of weights.*delete it"):
+        photos.weights("vgg16")
 
 
 @pytest.mark.parametrize("network", tracks.NETWORKS)
@@ -83,7 +94,7 @@ def test_weights_that_cannot_be_had_are_named(photos, network, monkeypatch, tmp_
     with pytest.raises(FileNotFoundError) as caught:
         photos.weights(network)
     sentence = str(caught.value)
-    assert f"weights of {network} are not in {tmp_path}" in sentence
+    assert f"weights of {network} are not at {tmp_path}" in sentence
     assert "connect to the network" in sentence and "make lab FOLDER=" in sentence
     assert len(sentence) < 400 and "\n" not in sentence
 

@@ -5,11 +5,18 @@ import hashlib
 import os
 import sys
 from pathlib import Path
+from textwrap import shorten
 
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 UNFINISHED = ".unfinished"  # folder of the files that are being written
+
+
+def root():
+    """The folder of all data sets."""
+    cache = os.environ.get("COURSE_CACHE") or "~/.cache/transfer-learning-course"
+    return Path(cache).expanduser().absolute()
 
 
 @contextlib.contextmanager
@@ -18,8 +25,7 @@ def keeping(name):
 
     Raises OSError, with what to do, if anything inside cannot be written.
     """
-    cache = os.environ.get("COURSE_CACHE") or "~/.cache/transfer-learning-course"
-    folder = Path(cache).expanduser().absolute() / name
+    folder = root() / name
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(f"{folder}.lock")
@@ -53,3 +59,11 @@ def progress(what, total):
     shown = hasattr(sys, "ps1") or sys.stdout.isatty()  # ps1: in a notebook or at a prompt
     quiet = not shown or "TQDM_DISABLE" in os.environ  # tqdm's own switch
     return tqdm(total=total, desc=what, leave=False, file=sys.stdout, disable=quiet)
+
+
+def reason(error):
+    """What is at the bottom of an error of a library, in a few words."""
+    while error.__cause__ or error.__context__:
+        error = error.__cause__ or error.__context__
+    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return shorten(str(text), 80, placeholder=" …").rstrip(".")

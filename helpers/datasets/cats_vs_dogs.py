@@ -3,11 +3,10 @@
 import json
 import os
 import shutil
-from textwrap import shorten
 
 import numpy as np
 
-from helpers.datasets.cache import UNFINISHED, keeping, sha256, write
+from helpers.datasets.cache import UNFINISHED, keeping, reason, sha256, write
 
 SHARE = "20%"  # of the data set; the article takes as much
 SPLITS = {"train": (0, 0.5), "validation": (0.5, 0.65), "test": (0.65, 1)}  # of each animal
@@ -65,11 +64,10 @@ def _builder():
         builder = tfds.builder("cats_vs_dogs", data_dir=place)
         builder.download_and_prepare()
     except Exception as error:  # of tfds, requests, zipfile, TensorFlow or the disk
-        reason = shorten(str(error), 80, placeholder=" …") or type(error).__name__
         raise FileNotFoundError(
-            f"The photos cats_vs_dogs are not in {place} and cannot be downloaded ({reason}): "
-            "connect to the network, or start with the folder that your instructor handed out, "
-            "`make lab FOLDER=…`."
+            f"The photos cats_vs_dogs are not in {place} and cannot be downloaded "
+            f"({reason(error)}): connect to the network, or start with the folder that your "
+            "instructor handed out, `make lab FOLDER=…`."
         ) from None
     return builder
 
