@@ -399,7 +399,7 @@ def test_a_strange_picture_is_named_and_kept(name):
     folder = small(train=4)
     (folder / name).parent.mkdir(exist_ok=True)
     (folder / name).write_bytes(b"mine")
-    with pytest.raises(RuntimeError, match="is not one of the drawn pictures") as error:
+    with pytest.raises(RuntimeError, match="is not one of the pictures made here") as error:
         small(train=4)
     assert str(folder / "train") in str(error.value)
     assert (folder / name).read_bytes() == b"mine"

@@ -16,8 +16,15 @@ from textwrap import shorten
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from helpers.datasets.cache import UNFINISHED, keeping, progress, root, sha256, write
-from helpers.datasets.drawing import _refuse_strangers
+from helpers.datasets.cache import (
+    UNFINISHED,
+    keeping,
+    progress,
+    refuse_strangers,
+    root,
+    sha256,
+    write,
+)
 
 VERSION = 1  # raise it when a file gives another picture than before
 LONGEST = 512  # pixels, the longer side: larger pictures are shrunk, none is enlarged
@@ -118,7 +125,7 @@ def adopt(folder, *, validation=0.2, test=0.2, seed=0):
         if manifest is None:
             _make(kept, request, pictures, left_out, places, shares, seed)
             manifest = _read_whole(kept, request)
-        _refuse_strangers(kept, manifest["pictures"])
+        refuse_strangers(kept, manifest["pictures"])
     print(_summary(kept, manifest))
     return kept
 

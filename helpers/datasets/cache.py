@@ -10,6 +10,7 @@ from textwrap import shorten
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
+KERAS_READS = (".bmp", ".gif", ".jpeg", ".jpg", ".png")
 UNFINISHED = ".unfinished"  # folder of the files that are being written
 
 
@@ -48,6 +49,19 @@ def write(folder, name, content):
     temporary = folder / UNFINISHED / str(os.getpid())
     temporary.write_bytes(content)
     temporary.replace(folder / name)
+
+
+def refuse_strangers(folder, pictures):
+    """Raise if Keras would read pictures or classes that do not belong there."""
+    expected = {*pictures, *(parent.as_posix() for p in pictures for parent in Path(p).parents)}
+    for path in folder.rglob("*"):
+        name = path.relative_to(folder).as_posix()
+        is_class = path.is_dir() and not path.name.startswith(".")
+        if name not in expected and (is_class or name.lower().endswith(KERAS_READS)):
+            raise RuntimeError(
+                f"{path} is not one of the pictures made here, but Keras would read it as one: "
+                "move it out of this folder, then run this again."
+            )
 
 
 def sha256(content):

@@ -13,14 +13,11 @@ import types
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from numbers import Integral
-from pathlib import Path
 
 import numpy as np
 
 from helpers import critters
-from helpers.datasets.cache import UNFINISHED, keeping, progress, sha256, write
-
-KERAS_READS = (".bmp", ".gif", ".jpeg", ".jpg", ".png")
+from helpers.datasets.cache import UNFINISHED, keeping, progress, refuse_strangers, sha256, write
 
 
 def drawn(species, *, train=0, validation=0, test=0, style="crayon", size=96, seed=0):
@@ -89,7 +86,7 @@ def _complete(folder, request):
         for species in request["species"]
         for i in range(count // len(request["species"]))
     ]
-    _refuse_strangers(folder, pictures)
+    refuse_strangers(folder, pictures)
     try:
         manifest = json.loads((folder / "manifest.json").read_bytes())
         recorded = {**manifest["pictures"]} if manifest["request"] == request else {}
@@ -120,19 +117,6 @@ def _complete(folder, request):
             record()
         finally:
             shutil.rmtree(folder / UNFINISHED, ignore_errors=True)
-
-
-def _refuse_strangers(folder, pictures):
-    """Raise if Keras would read pictures or classes that were not drawn."""
-    expected = {*pictures, *(parent.as_posix() for p in pictures for parent in Path(p).parents)}
-    for path in folder.rglob("*"):
-        name = path.relative_to(folder).as_posix()
-        is_class = path.is_dir() and not path.name.startswith(".")
-        if name not in expected and (is_class or name.lower().endswith(KERAS_READS)):
-            raise RuntimeError(
-                f"{path} is not one of the drawn pictures, but Keras would read it as one: "
-                "move it out of this folder, then run this again."
-            )
 
 
 def _draw(folder, style, size, seed, picture):
