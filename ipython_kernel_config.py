@@ -11,5 +11,5 @@ c.IPKernelApp.exec_lines = [
     "__import__('os').environ.setdefault('TF_FORCE_GPU_ALLOW_GROWTH', 'true')",
     "__import__('warnings').filterwarnings('ignore', message='`shuffle=True` was passed')",
     # TensorFlow warns when several models are asked in one notebook, twice over
-    "__import__('logging').getLogger('tensorflow').setLevel('ERROR')",
+    "__import__('logging').getLogger('tensorflow').addFilter(lambda record: record.levelno > 30)",
 ]

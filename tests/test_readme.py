@@ -95,3 +95,9 @@ def test_what_is_said_of_the_shipped_networks(network):
     assert f"{record['pictures']['train']:,}" in README
     line = next(line for line in README.splitlines() if line.startswith(f"| `{network}`"))
     assert f"| {record['seconds'] / 60:.0f} | {record['source_accuracy']:.3f} |" in line
+
+
+def test_the_photos_table_is_the_stored_one():
+    for row in pd.read_csv(experiments.RESULTS / "photos.csv").itertuples():
+        line = f"| {row.where} | {row.what} | {row.accuracy:.3f} | {row.test_photos} |"
+        assert line in README.splitlines()
