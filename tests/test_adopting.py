@@ -553,8 +553,8 @@ def test_a_picture_in_two_classes_is_in_neither(own, capsys):
 @pytest.fixture
 def reads(monkeypatch):
     """A list that grows by one entry whenever a picture is read."""
-    calls, clean = [], adopting._clean
-    monkeypatch.setattr(adopting, "_clean", lambda path: calls.append(path) or clean(path))
+    calls, clean = [], adopting.clean
+    monkeypatch.setattr(adopting, "clean", lambda path: calls.append(path) or clean(path))
     return calls
 
 

@@ -267,9 +267,9 @@ def _make(kept, request, pictures, left_out, places, shares, seed):
         with progress("Reading", len(pictures)) as bar:
             for picture in pictures:
                 try:
-                    content = _clean(picture.path)
-                except Exception as error:  # broken files make Pillow raise errors of every kind
-                    left_out[picture.name] = _reason(error, picture.path)
+                    content = clean(picture.path)
+                except ValueError as reason:
+                    left_out[picture.name] = str(reason)
                 else:
                     picture.adopted = sha256(content)
                     write(kept, f"{UNFINISHED}/{picture.adopted}.jpg", content)
@@ -294,8 +294,15 @@ def _make(kept, request, pictures, left_out, places, shares, seed):
         shutil.rmtree(unfinished, ignore_errors=True)
 
 
+def clean(path):
+    """One picture, clean, as the bytes of a JPEG file; ValueError says why there is none."""
+    try:
+        return _clean(path)
+    except Exception as error:  # broken files make Pillow raise errors of every kind
+        raise ValueError(_reason(error, path)) from None
+
+
 def _clean(path):
-    """One picture, clean, as the bytes of a JPEG file."""
     ignoring = warnings.catch_warnings(action="ignore")  # of odd metadata: the picture counts
     with ignoring, Image.open(path, formats=FORMATS) as image:
         if image.width * image.height > LARGEST:
