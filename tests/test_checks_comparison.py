@@ -313,3 +313,34 @@ def test_interval_wrongly(said, wrong, sentence):
     for _ in range(3):
         text = said("interval", wrong)
         assert text.startswith("✗ Not yet.") and sentence in text
+
+
+BRIGHT = np.repeat(np.arange(20)[:, None, None, None] % 2 * 200.0, 3, axis=3)  # 20 "drawings"
+LABELS = np.arange(20) % 2
+
+
+def test_classify(said):
+    def by_brightness(pictures):
+        pictures -= 100  # its own copy
+        return (pictures.mean((1, 2, 3)) > 0).astype(int)
+
+    assert said("classify", by_brightness, BRIGHT, LABELS) == "✓ Right."
+    assert BRIGHT.min() == 0
+    assert said("classify", lambda x: x[:, 0, 0, 0] > 100, BRIGHT, LABELS) == "✓ Right."
+    assert "Not answered yet" in said("classify", None, BRIGHT, LABELS)
+
+
+@pytest.mark.parametrize(
+    "wrong, sentence",
+    [
+        (lambda x: np.zeros(len(x)), "0.500 of these drawings"),
+        (lambda x: x[:, 0, 0, 0] < 100, "Are cats 0 and dogs 1?"),
+        (lambda x: x[:, 0, 0, 0] / 100 - 1, "found -1"),
+        (lambda x: x[:, 0, 0] > 100, "found (20, 3)"),
+        (keras.Sequential([keras.Input((1, 1, 3)), keras.layers.Flatten()]), "found (20, 3)"),
+        (LABELS, "it is a ndarray"),
+    ],
+)
+def test_classify_wrongly(said, wrong, sentence):
+    text = said("classify", wrong, BRIGHT, LABELS)
+    assert text.startswith("✗ Not yet.") and sentence in text

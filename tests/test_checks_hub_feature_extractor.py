@@ -407,15 +407,6 @@ def test_continued_without_the_module(said, traced_phase_1):
     assert "yours is a dict" in said("continued", fine.history, history, model)
 
 
-def test_continued_on_fresh_drawings(said, phase_1):
-    model, history, _ = phase_1
-    fine = fit(set_free(model), initial_epoch=3, epochs=5)
-    named_dog = (model.predict(PICTURES, verbose=0) > 0).astype(int)
-    fresh = 255 * PICTURES
-    assert said("continued", fine, history, model, fresh, named_dog) == "✓ Right."
-    assert "0% of 8 fresh drawings" in said("continued", fine, history, model, fresh, 1 - named_dog)
-
-
 def in_a_loop(before, after):
     count = np.int64(0)
     for old, new in zip(before, after, strict=True):

@@ -229,3 +229,17 @@ def test_a_message_does_not_name_the_mistake(said):
     for run, name in RIGHT.items():
         other = next(n for n in check.NAMES if n != name)
         assert name not in said("diagnosis", RIGHT | {run: other})
+
+
+def test_classify(said):
+    labels = np.arange(10) % 2
+    pictures = labels[:, None, None, None] * np.full((8, 8, 3), 200.0)
+    assert said("classify", lambda x: x[:, 0, 0, 0] > 100, pictures, labels) == "✓ Right."
+    for wrong, sentence in (
+        (lambda x: np.ones(len(x)), "0.500 of these drawings"),
+        (lambda x: x[:, 0, 0, 0] < 100, "Are cats 0 and dogs 1?"),
+        (lambda x: x[:, :1, 0, 0] > 100, "found (10, 1)"),
+        (0.9, "it is a float"),
+    ):
+        text = said("classify", wrong, pictures, labels)
+        assert text.startswith("✗ Not yet.") and sentence in text

@@ -182,7 +182,6 @@ def on_spots(monkeypatch):
 
 def test_pretrained(said, trained, on_spots):
     assert said("pretrained", *trained) == "✓ Right."
-    assert said("pretrained", *trained, 300) == "✓ Right."
 
 
 def test_pretrained_is_asked_about_paintings(said, trained):

@@ -174,6 +174,8 @@ def test_repaired_wrongly(said, worlds):
     assert "crayon head itself" in text(head)
     assert "Does it learn from the labelled night pictures" in text(RidgeClassifier().fit(*crayon))
     assert "in the same order" in text(RidgeClassifier().fit(x, 1 - y))
+    weak = LogisticRegression().fit(np.zeros_like(crayon[0]), crayon[1])  # one answer for all
+    assert "hardly more than guessing" in text(weak)
     assert "a fitted line is wanted" in text(0.9).lower()
     assert "stops the check with NotFittedError" in text(RidgeClassifier())
 
@@ -182,13 +184,6 @@ def test_repaired_wrongly(said, worlds):
             return test_y
 
     assert "has your line learnt from them?" in text(Leak())
-
-
-def test_repaired_on_fresh_drawings(said, worlds):
-    crayon, both, (x, y), head = worlds
-    assert said("repaired", RidgeClassifier().fit(*both), head, x, y, -0.05) == "✓ Right."
-    weak = LogisticRegression().fit(np.zeros_like(crayon[0]), crayon[1])  # one answer for all
-    assert "hardly more than guessing" in said("repaired", weak, head, x, y, -0.05)
 
 
 def by_hand(transferred, control):

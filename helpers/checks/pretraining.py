@@ -10,6 +10,7 @@ from sklearn.preprocessing import StandardScaler
 
 from helpers import critters
 from helpers.checks import task
+from helpers.checks.handing_in import HandIn
 from helpers.checks.probes import ask, leaves
 
 NOTEBOOK = "pretraining/pretraining"
@@ -19,6 +20,8 @@ FEWEST, MOST = 50_000, 500_000  # parameters
 MOMENTA = 0.8, 0.95  # of BatchNorm, for a short training
 RATE = 1e-3  # of Adam
 LEVEL = 0.45  # accuracy on fresh paintings; 0.8 is usual, 0.17 is chance
+
+hand_in = HandIn(NOTEBOOK, size=SIZE, kinds=len(SPECIES), points=40)
 
 
 def fresh_paintings(count):
@@ -151,7 +154,7 @@ def model(model, backbone):
     hint="It is one call of model.fit. What does it return, and where do the epochs and the "
     "validation drawings go?",
 )
-def pretrained(history, model, backbone, at_first, count=120):
+def pretrained(history, model, backbone, at_first):
     if not isinstance(history, keras.callbacks.History):
         return f"`history` is what model.fit returns, yours is a {type(history).__name__}."
     if history.model is not model:
@@ -168,7 +171,7 @@ def pretrained(history, model, backbone, at_first, count=120):
         )
     if len(history.epoch) < 6:
         return f"Eight epochs were asked for, {len(history.epoch)} were run."
-    pictures, labels = fresh_paintings(count)
+    pictures, labels = fresh_paintings(120)
     accuracy = np.mean(model.predict(pictures, verbose=0).argmax(1) == labels)
     if accuracy < LEVEL:
         best = history.history["accuracy"][-1]
@@ -179,7 +182,7 @@ def pretrained(history, model, backbone, at_first, count=120):
                 "curves part."
             )
         return (
-            f"Of {count} fresh paintings it names {accuracy:.2f} rightly, {LEVEL:.2f} are wanted "
+            f"Of 120 fresh paintings it names {accuracy:.2f} rightly, {LEVEL:.2f} are wanted "
             f"and 0.8 is usual. {why}"
         )
     return None

@@ -6,9 +6,13 @@ import numpy as np
 from scipy import stats
 
 from helpers.checks import task
+from helpers.checks.handing_in import HandIn
 
 NOTEBOOK = "shifts/shifts"
-LEVEL = 0.72  # accuracy of the repaired head on fresh night drawings; 0.83 is usual, 0.5 is chance
+LEVEL = 0.72  # accuracy of the repaired head on night drawings; 0.83 is usual, 0.5 is chance
+GAIN = 0.02  # over the crayon head
+
+hand_in = HandIn(NOTEBOOK, size=96, points=40, pictures=400)
 
 
 def _no_function(answer, name):
@@ -154,7 +158,7 @@ def _constant_channel(align, x, unlabelled, home):
     hint="One call of line, with more pictures than before. np.concatenate puts arrays one after "
     "the other: do it with the features, and in the same order with the labels.",
 )
-def repaired(repaired, head, x, y, gain=0.02):
+def repaired(repaired, head, x, y):
     if not hasattr(repaired, "predict"):
         return f"A fitted line is wanted, `line(…)`, yours is a {type(repaired).__name__}."
     if repaired is head:
@@ -173,11 +177,11 @@ def repaired(repaired, head, x, y, gain=0.02):
             f"{accuracy:.3f} of the night pictures are named rightly, which is hardly more than "
             "guessing. Are features and labels in the same order? Are these plain features?"
         )
-    if accuracy < max(LEVEL, before + gain):
+    if accuracy < (least := max(LEVEL, before + GAIN)):
         return (
             f"The crayon head names {before:.3f} of the night pictures rightly, yours "
-            f"{accuracy:.3f}; at least {max(LEVEL, before + gain):.3f} is wanted. Does it learn "
-            "from the labelled night pictures as well?"
+            f"{accuracy:.3f}; at least {least:.3f} is wanted. Does it learn from "
+            "the labelled night pictures as well?"
         )
     return None
 

@@ -4,9 +4,12 @@ import keras
 import numpy as np
 
 from helpers.checks import task
+from helpers.checks.handing_in import HandIn
 from helpers.checks.probes import ask, entering
 
 NOTEBOOK = "start_here/start_here"
+
+hand_in = HandIn(NOTEBOOK, size=96, points=40)
 
 
 @task(

@@ -12,7 +12,8 @@ import numpy as np
 import tensorflow as tf
 
 from helpers import tracks
-from helpers.checks import fresh_cats_and_dogs, task
+from helpers.checks import task
+from helpers.checks.handing_in import HandIn
 from helpers.checks.probes import entering, leaves
 
 CLASSIFY, FINE_TUNE, SCRATCH = "vgg16/1_classify", "vgg16/2_fine_tune", "vgg16/3_from_scratch"
@@ -27,6 +28,10 @@ ADAM_LIKE = (  # optimizers whose steps are about as long as the learning rate
     keras.optimizers.Lion,
 )
 CUT = "Give compile() `metrics=[keras.metrics.BinaryAccuracy(threshold=0.0)]`."
+
+hand_in_1 = HandIn(CLASSIFY, size=64, points=20)
+hand_in_2 = HandIn(FINE_TUNE, size=64, points=12)
+hand_in_3 = HandIn(SCRATCH, size=64, points=8)
 
 
 # ---- 1 · classify ----------------------------------------------------------------------------
@@ -816,19 +821,27 @@ def separates(optimisation, data, table):
         )
 
 
-# ---- hidden test -----------------------------------------------------------------------------
-
-
-def name_fresh_pictures(model, least):
-    """Raise AssertionError unless the model names 200 pictures, drawn now, well enough."""
-    track = tracks.current()
-    pictures, labels = fresh_cats_and_dogs(200, track.image_size[0])
-    pictures = keras.ops.convert_to_numpy(keras.ops.image.resize(pictures, track.vgg16_size))
-    accuracy = np.mean((_outputs(model, pictures) > 0) == labels)
-    assert accuracy >= least, (
-        f"Of 200 pictures drawn a moment ago your model names {accuracy:.0%} rightly, expected at "
-        f"least {least:.0%}."
-    )
+@task(
+    SCRATCH,
+    hint="Look at your table again: which of the two names more new pictures rightly, and is the "
+    "difference larger than the margins?",
+)
+def chosen(chosen, scratch):
+    if isinstance(chosen, str):
+        return f"{chosen!r} is a name: put the model itself into `chosen`."
+    if not isinstance(chosen, keras.Model):
+        return f"Expected one of the two models, found {_kind(chosen)}."
+    if chosen is scratch:
+        return (
+            "That is the network from scratch. Which of the two does your table recommend for "
+            "pictures that nobody has seen?"
+        )
+    if tuple(chosen.input_shape[1:]) != tuple(scratch.input_shape[1:]):
+        return (
+            f"It takes inputs of the shape {chosen.input_shape[1:]}, pictures have "
+            f"{scratch.input_shape[1:]}: is it the tail alone? Choose the whole model."
+        )
+    return None
 
 
 # ---- what the judges share -------------------------------------------------------------------

@@ -1,0 +1,1 @@
+"""Grading: student code runs in a sandbox, and what counts is decided outside of it."""
