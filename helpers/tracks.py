@@ -48,8 +48,6 @@ class Critters:
             critters.COUSINS, train=train, validation=validation, test=test, seed=seed
         )
 
-    five_classes = animals
-
     def weights(self, network) -> str:
         """For `keras.applications.…(weights=…, include_top=False)`: here a file, checked."""
         return pretrained.weights(network)

@@ -90,6 +90,9 @@ def test_photos_are_not_what_is_graded(capsys, monkeypatch, tmp_path):
     text = said(capsys, network(compiled=False), keras.callbacks.History())
     assert "COURSE_TRACK=critters" in text and "Ready" not in text
     assert list(tmp_path.iterdir()) == []
+    capsys.readouterr()
+    HandIn("set/notebook", size=SIZE, points=20, drawn_world=True)(network(compiled=False))
+    assert "Ready" in capsys.readouterr().out, "there it is drawings on either track"
 
 
 WRONG = {

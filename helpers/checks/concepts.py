@@ -15,7 +15,7 @@ NOTEBOOK = "concepts/concepts"
 KINDS = len(critters.COUSINS)
 LEVEL = 0.5  # accuracy on new drawings that a trained head must reach; 0.8 is usual, 0.2 is chance
 
-hand_in = HandIn(NOTEBOOK, size=96, kinds=KINDS, points=40)
+hand_in = HandIn(NOTEBOOK, size=96, kinds=KINDS, points=40, drawn_world=True)
 
 
 def fresh_cousins(count, size):
@@ -225,7 +225,7 @@ def head(head):
     "of seconds on features. What it returns is the history.",
 )
 def trained_head(history, head, extractor, f_test, y_test):
-    drawings, labels = fresh_cousins(100, tracks.current().image_size[0])
+    drawings, labels = fresh_cousins(100, tracks.Critters().image_size[0])
     features = extractor.predict(drawings / 127.5 - 1, verbose=0)
     new, new_loss = _accuracy_and_loss(head, features, labels)
     kept, kept_loss = _accuracy_and_loss(head, f_test, y_test)
@@ -333,7 +333,7 @@ def _what_the_loss_takes(head):
 
 @functools.cache
 def _pretrained():
-    track = tracks.current()
+    track = tracks.Critters()
     backbone = keras.applications.MobileNetV2(
         input_shape=(*track.image_size, 3),
         include_top=False,

@@ -22,7 +22,6 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from helpers import tracks
 from helpers.checks import SOLUTIONS, _reason, _say
 from helpers.checks.probes import ask, leaves
 
@@ -38,11 +37,12 @@ class HandIn:
         kinds: number of classes. With two, a model may give one number a picture.
         points: what naming all pictures well is worth, for the sentence that says so.
         pictures: how many there will be, likewise.
+        drawn_world: whether the notebook stays with drawings on the photos track.
     """
 
-    def __init__(self, notebook, *, size, kinds=2, points, pictures=200):
+    def __init__(self, notebook, *, size, kinds=2, points, pictures=200, drawn_world=False):
         self.notebook, self.size, self.kinds = notebook, size, kinds
-        self.points, self.pictures = points, pictures
+        self.points, self.pictures, self.drawn_world = points, pictures, drawn_world
 
     def __call__(self, model, *histories):
         """Let a Keras model, or a function from pictures to outputs, name the pictures.
@@ -54,7 +54,7 @@ class HandIn:
             return _say("Not answered yet: answer the tasks above and run the cell again.")
         name = self.notebook.split("/")[-1]
         secret = os.environ.get("COURSE_SECRET")
-        if not secret and tracks.current().name != "critters":
+        if os.environ.get("COURSE_TRACK") == "photos" and not (secret or self.drawn_world):
             return print(
                 "Drawn pictures are what is graded: before you hand this notebook in, run it once "
                 "with the environment variable COURSE_TRACK=critters."

@@ -21,7 +21,7 @@ MOMENTA = 0.8, 0.95  # of BatchNorm, for a short training
 RATE = 1e-3  # of Adam
 LEVEL = 0.45  # accuracy on fresh paintings; 0.8 is usual, 0.17 is chance
 
-hand_in = HandIn(NOTEBOOK, size=SIZE, kinds=len(SPECIES), points=40)
+hand_in = HandIn(NOTEBOOK, size=SIZE, kinds=len(SPECIES), points=40, drawn_world=True)
 
 
 def fresh_paintings(count):

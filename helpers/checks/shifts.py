@@ -12,7 +12,7 @@ NOTEBOOK = "shifts/shifts"
 LEVEL = 0.72  # accuracy of the repaired head on night drawings; 0.83 is usual, 0.5 is chance
 GAIN = 0.02  # over the crayon head
 
-hand_in = HandIn(NOTEBOOK, size=96, points=40, pictures=400)
+hand_in = HandIn(NOTEBOOK, size=96, points=40, pictures=400, drawn_world=True)
 
 
 def _no_function(answer, name):
