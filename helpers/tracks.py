@@ -10,6 +10,8 @@ import functools
 import os
 from pathlib import Path
 
+import h5py
+
 from helpers import critters, datasets, pretrained
 from helpers.datasets.cache import reason
 
@@ -88,13 +90,14 @@ class Photos:
         file = home / "models" / weights_file(network)
         if not file.exists():
             _download(network, file)
-        with file.open("rb") as content:
-            if content.read(8) != b"\x89HDF\r\n\x1a\n":
-                raise ValueError(
-                    f"{file} is not a file of weights, perhaps a proxy's page or half a download: "
-                    "delete it and run this again, or start with the folder that your instructor "
-                    "handed out, `make lab FOLDER=…`."
-                )
+        try:
+            h5py.File(file).close()
+        except OSError:
+            raise ValueError(
+                f"{file} is not a file of weights, perhaps a proxy's page or half a download: "
+                "delete it and run this again, or start with the folder that your instructor "
+                "handed out, `make lab FOLDER=…`."
+            ) from None
         # Keras looks only in a KERAS_HOME that it can write to
         return "imagenet" if os.access(home, os.W_OK) else str(file)
 

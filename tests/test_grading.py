@@ -95,7 +95,11 @@ def hand_in(tmp_path):
         path = tmp_path / "submitted" / student / name
         path.parent.mkdir(parents=True, exist_ok=True)
         if content.startswith("answer"):
-            nbformat.write(exercise(content, SHOWN, *more), path)
+            notebook = exercise(content, SHOWN, *more)
+            code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+            for count, cell in enumerate(code, 1):  # as after "run all"
+                cell.execution_count = count
+            nbformat.write(notebook, path)
         else:
             path.write_text(content)
 
@@ -235,6 +239,8 @@ def test_what_stands_in_the_wrong_place_is_told(hand_in, grade, executed, tmp_pa
     hand_in("ben", "answer = 42", name="tiny/one (1).ipynb")
     hand_in("carl", "answer = 42", name="huge/one.ipynb")
     hand_in("=cmd()", "answer = 42")
+    hand_in("hugo", "answer = 42", name="=SUM(1)/one.ipynb")
+    hand_in("ida", "answer = 42", name="tiny/=SUM(1).ipynb")
     hand_in("<script>alert(1)<", "answer = 42", name="script>/one.ipynb")
     hand_in(".hidden", "answer = 42")
     folder = tmp_path / "submitted"
@@ -244,7 +250,9 @@ def test_what_stands_in_the_wrong_place_is_told(hand_in, grade, executed, tmp_pa
     (folder / "gina" / "tiny").mkdir(parents=True)
     (folder / "gina" / "tiny" / "one.ipynb").symlink_to("/etc/passwd")
     (folder / "notes.txt").touch()
-    told = {student: row["problems"] for student, row in grade().items()}
+    rows = grade()
+    assert not [text for row in rows.values() for text in row.values() if text.startswith("=")]
+    told = {student: row["problems"] for student, row in rows.items()}
     assert told["anna"] == ""
     assert "one.ipynb was not handed in" in told["ben"]
     assert "one (1).ipynb is no notebook of this set" in told["ben"]
@@ -269,21 +277,27 @@ def test_what_was_trained_at_home_is_handed_to_the_notebook(
         return execute(notebook, files=files, **options)
 
     monkeypatch.setattr(sandboxes, "execute", watching)
-    for student in ("anna", "emil", "dora"):
+    for student in ("anna", "emil", "dora", "gina"):
         hand_in(student, f"answer = 42  # {student}")
     fits = "{}/tiny/one.fit.npz".format
     (tmp_path / "submitted" / fits("anna")).write_bytes(b"weights")
+    (tmp_path / "submitted" / fits("gina")).write_bytes(b"of an earlier answer")
+    later = tmp_path / "submitted" / "gina" / "tiny" / "one.ipynb"
+    notebook = nbformat.read(later, as_version=4)
+    notebook.cells[1].execution_count = 9  # after the last check
+    nbformat.write(notebook, later)
     (tmp_path / "submitted" / fits("emil")).symlink_to("/etc/passwd")
     rows = grade()
     assert seen["anna"][0] == {"one.fit.npz": b"weights"}
     assert "serve_fits()" in seen["anna"][1]
-    assert seen["dora"] == seen["emil"] == ({}, "# Tiny")
+    assert seen["dora"] == seen["emil"] == seen["gina"] == ({}, "# Tiny")
     assert rows["emil"]["problems"].endswith("It is trained again.")
+    assert "Cells ran after the last check" in rows["gina"]["problems"]
     assert {row["points"] for row in rows.values()} == {"100"}
 
     (tmp_path / "submitted" / fits("anna")).write_bytes(b"other weights")
     grade()
-    assert len(executed()) == 4, "another file is another submission"
+    assert len(executed()) == 5, "another file is another submission"
 
 
 # --- what may be wrong with the checks ---
@@ -353,7 +367,7 @@ def test_only_what_changed_is_graded_again(course, hand_in, grade, executed, tmp
     (course / "helpers" / "checks" / "tiny.py").write_text("stricter = True")
     grade()
     assert len(executed()) == 7, "other checks: all again"
-    (tmp_path / "seed").write_text("another")
+    (tmp_path / "seed").write_text("another" * 8)
     grade(seed_file=tmp_path / "seed")
     assert len(executed()) == 10, "another seed: all again"
     grade(seed_file=tmp_path / "seed")
@@ -454,6 +468,50 @@ def test_a_second_run_at_the_same_time_is_refused(hand_in, grade, executed, tmp_
         grade()
 
 
+def test_what_others_disturbed_runs_once_more_alone(monkeypatch):
+    running, calls = [], []
+
+    def run(task):
+        running.append(task)
+        calls.append((task, len(running)))
+        time.sleep(0.05)
+        running.remove(task)
+        return {"disturbed": task == "two", "task": task}
+
+    monkeypatch.setattr(pipeline, "run", run)
+    tasks = [(number, ({}, task)) for number, task in enumerate(("one", "two", "three"))]
+    with ThreadPoolExecutor(2) as pool:
+        done = list(pipeline._results(pool, 2, tasks))
+    assert [(result["task"], error) for _, _, result, error in done][-1] == ("two", None)
+    assert len(done) == 3 and [task for task, _ in calls].count("two") == 2
+    assert calls[-1] == ("two", 1), "alone"
+
+
+@pytest.mark.parametrize("seed", ["", "2026-winter"])
+def test_a_seed_that_can_be_guessed_is_refused(hand_in, grade, executed, tmp_path, seed):
+    hand_in("anna", "answer = 42")
+    (tmp_path / "seed").write_text(seed)
+    with pytest.raises(pipeline.Problem, match="can be guessed"):
+        grade(seed_file=tmp_path / "seed")
+    with pytest.raises(pipeline.Problem, match="There is no folder"):
+        grade(seed_file=tmp_path / "nowhere" / "seed")
+
+
+def test_points_given_by_hand_are_pointed_out_when_a_new_answer_comes(
+    hand_in, grade, executed, tmp_path
+):
+    hand_in("anna", "answer = 41")
+    grade()
+    api = pytest.importorskip("nbgrader.api")
+    with api.Gradebook(f"sqlite:///{tmp_path}/submitted-graded/gradebook.db") as book:
+        book.find_grade("check_answer", "one", "tiny", "anna").manual_score = 12
+        book.db.commit()
+    assert grade()["anna"]["problems"] == ""
+    hand_in("anna", "answer = 42")
+    row = grade()["anna"]
+    assert "points of check_answer were given by hand" in row["problems"]
+
+
 def test_few_tasks_wait_at_a_time():
     """Tasks carry megabytes: they are made when there is room for them."""
     made, most = [], []
@@ -461,13 +519,13 @@ def test_few_tasks_wait_at_a_time():
     def tasks():
         for number in range(20):
             made.append(number)
-            yield number, ({}, {"number": number})
+            yield number, ({}, {"number": number, "disturbed": False})
 
     with ThreadPoolExecutor(2) as pool, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pipeline, "run", lambda task: time.sleep(0.01) or task["number"])
+        patch.setattr(pipeline, "run", lambda task: time.sleep(0.01) or task)
         done = []
         for number, _, result, error in pipeline._results(pool, 2, tasks()):
-            assert (number, error) == (result, None)
+            assert (number, error) == (result["number"], None)
             done.append(number)
             most.append(len(made) - len(done))
     assert sorted(done) == list(range(20))

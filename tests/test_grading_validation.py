@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import time
 
 import nbformat
 import pytest
@@ -206,6 +207,52 @@ def test_without_an_answer_the_task_is_open(validated):
     problems, notebook = validated(changed(lambda cells: [cells[0], cells[3]]))
     assert problems == ["The answer answer is missing: the task is open."]
     assert sources(notebook) == sources(exercise())
+
+
+def test_an_answer_that_was_split_or_written_anew_runs_in_its_order(validated):
+    """JupyterLab's Split Cell gives both halves the mark."""
+
+    def split(cells):
+        halves = [marked("answer", "half = 21", solution=True), cells[2]]
+        halves[1].source = "answer = 2 * half"
+        return [*cells[:2], *halves, *cells[3:]]
+
+    order = sources(validated(changed(split))[1])
+    assert order.index("half = 21") < order.index("answer = 2 * half")
+
+    def anew(cells):
+        return [*cells[:2], new_code_cell("answer = 42"), *cells[3:]]
+
+    order = sources(validated(changed(anew))[1])
+    assert order.index(exercise().cells[2].source) < order.index("answer = 42")
+
+
+def test_a_file_without_ids_runs_given_code_once(validated):
+    def change(cells):
+        for cell in cells:
+            cell.pop("id", None)
+        return cells
+
+    expected = sources(exercise())
+    expected[2] = "answer = 42"
+    assert sources(validated(changed(change))[1]) == expected
+
+
+@pytest.mark.parametrize("name", ["José", "Jose\u0301", "हिन्दी", "O'Brien", "Müller, Anna", "s_1"])
+def test_names_of_people(name):
+    assert validation.is_name(name)
+
+
+@pytest.mark.parametrize("name", ["", ".x", "a/b", "a\nb", "=1", "<b>", "a" * 101])
+def test_other_names(name):
+    assert not validation.is_name(name)
+
+
+def test_source_that_is_written_to_stop_the_grader(validated):
+    slow = new_notebook(cells=[marked("answer", "\n" * 90_000, solution=True)])
+    started = time.monotonic()
+    validation.suspicious(slow)
+    assert time.monotonic() - started < 2
 
 
 def test_own_cells_stay_where_they_are(validated):

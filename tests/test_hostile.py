@@ -18,7 +18,7 @@ from helpers.grading import pipeline, report, sandbox
 
 ROOT = Path(__file__).parents[1]
 SMALL = {"seconds": 20, "memory": 2**30, "processes": 120, "disk": 60 * 2**20, "output": 2**20}
-SEED = "a seed for tests"
+SEED = "a seed for tests, which nobody can guess"
 HONEST = f"""
 from helpers.grading import secret
 answer = 4
@@ -177,3 +177,8 @@ def test_the_table_has_one_line_for_each_and_no_formula(run):
     assert {len(row) for row in rows} == {len(rows[0])}
     assert len(rows) - 1 >= len(CORPUS)
     assert [cell for row in rows for cell in row if cell[:1] in "=+-@\t\r" and cell] == []
+
+
+def test_the_threat_model_counts_them():
+    text = (ROOT / "INSTRUCTOR.md").read_text("utf-8")
+    assert f"holds {len(CORPUS)} such submissions" in text

@@ -2,6 +2,7 @@
 
 import os
 import socket
+import sys
 
 import h5py
 import pytest
@@ -83,9 +84,13 @@ def test_weights_that_lie_in_keras_home_are_not_fetched(
 def test_a_page_in_place_of_weights_is_named(photos, monkeypatch, tmp_path):
     monkeypatch.setenv("KERAS_HOME", str(tmp_path))
     (tmp_path / "models").mkdir()
-    (tmp_path / "models" / tracks.weights_file("vgg16")).write_text("<html>Log in first")
-    with pytest.raises(ValueError, match="vgg16_.* is not a file of weights.*delete it"):
-        photos.weights("vgg16")
+    file = tmp_path / "models" / tracks.weights_file("vgg16")
+    with h5py.File(file, "w") as weights:
+        weights["kernel"] = range(10_000)
+    for content in (b"<html>Log in first", file.read_bytes()[:9000]):
+        file.write_bytes(content)
+        with pytest.raises(ValueError, match="vgg16_.* is not a file of weights.*delete it"):
+            photos.weights("vgg16")
 
 
 @pytest.mark.parametrize("network", tracks.NETWORKS)
@@ -122,6 +127,7 @@ def test_a_claim_about_drawings_stops_there_and_is_reported_on_photos(photos, ca
 def test_cells_about_the_drawn_world_are_skipped_on_photos_only(track, monkeypatch, capsys):
     monkeypatch.setenv("COURSE_TRACK", track)
     tracks._photos.cache_clear()
+    monkeypatch.setattr(sys, "ps1", "", raising=False)  # the shell sets it for good
     shell = InteractiveShell()
     monkeypatch.setattr("IPython.get_ipython", lambda: shell)
     tracks.current()

@@ -22,8 +22,8 @@ def handed_in(folder, name):
     for stem, notebook in notebooks("exercises", name).items():
         solved = solve(notebook, notebooks("solutions", name)[stem])
         nbformat.write(solved, folder / f"{stem}.ipynb")
-        command = ["-m", "nbconvert", "--to", "notebook", "--execute", f"{stem}.ipynb"]
-        run(sys.executable, *command, "--stdout", cwd=folder)  # beside it: <stem>.fit.npz
+        command = ["-m", "nbconvert", "--to", "notebook", "--execute", "--inplace"]
+        run(sys.executable, *command, f"{stem}.ipynb", cwd=folder)  # beside it: <stem>.fit.npz
     return folder
 
 

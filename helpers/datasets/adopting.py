@@ -49,10 +49,14 @@ ENDINGS = {
 CLUTTER = {"thumbs.db", "desktop.ini", "__macosx"}  # and whatever begins with a dot
 SPLITS = {  # the names that a folder of a split may have
     "train": "train",
+    "training": "train",
+    "training_set": "train",
     "validation": "validation",
     "val": "validation",
     "valid": "validation",
     "test": "test",
+    "testing": "test",
+    "test_set": "test",
 }
 
 
@@ -180,6 +184,8 @@ def _scan(folder):
                 left_out[name] = _problem(path) or "not in the folder of a class"
     if len(classes) < 2:
         found = f"the folder of one class only, {min(classes)}" if classes else "no folder"
+        if classes and any(path.is_dir() for path in (folder / min(classes)).glob("*")):
+            found += f" (did you mean {folder / min(classes)}?)"
         raise ValueError(f"{folder} holds {found}: {advice}, of two classes or more.")
     names = {}
     for label in sorted(classes):

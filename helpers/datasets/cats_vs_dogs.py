@@ -29,6 +29,7 @@ def cats_vs_dogs(*, train=0, validation=0, test=0, seed=0):
         ValueError: an odd or negative number.
         ModuleNotFoundError: TensorFlow Datasets is not installed.
         FileNotFoundError: the data set is neither in TFDS_DATA_DIR nor to be had.
+        ValueError: the data set is damaged.
         OSError: the cache folder is full or cannot be written to.
     """
     counts = {"train": train, "validation": validation, "test": test}
@@ -81,12 +82,19 @@ def _complete(folder):
 
 
 def _write_photos(folder, builder, counts, seed):
+    import tensorflow as tf
     import tensorflow_datasets as tfds
 
     data = builder.as_dataset(
         split=f"train[:{SHARE}]", decoders={"image": tfds.decode.SkipDecoding()}
     )
-    photos = list(tfds.as_numpy(data))
+    try:
+        photos = list(tfds.as_numpy(data))
+    except tf.errors.OpError as error:
+        raise ValueError(
+            f"The photos in {builder.data_dir} are damaged ({reason(error)}): delete that folder "
+            "and run this again, or take a whole one from your instructor."
+        ) from None
     animals = {
         animal: [photo["image"] for photo in photos if photo["label"] == label]
         for label, animal in enumerate(("cat", "dog"))

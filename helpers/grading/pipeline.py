@@ -125,7 +125,7 @@ def find(submissions, sets, only=None):
                 path = notebooks.pop(f"{name}.ipynb", None)
                 problem = "" if path else f"{name}.ipynb was not handed in."
                 yield Submission(student.name, folder.name, name, path and Path(path), problem)
-            for name in map(report.plain, notebooks):
+            for name in map(report.plain, list(notebooks)[:10]):
                 problem = f"{name} is no notebook of this set: rename it or take it away."
                 yield Submission(student.name, folder.name, name, None, problem)
 
@@ -137,8 +137,8 @@ def _entries(folder, ending=""):
 
 def _misplaced(entry):
     """Why an entry is no folder of a student or of a set; empty if it is one."""
-    if not validation.NAME.fullmatch(entry.name):
-        return "The name has characters other than letters, digits and . _ @ + -: rename it."
+    if not validation.is_name(entry.name):
+        return "The name has characters other than letters, digits and . , _ ' @ + -: rename it."
     if entry.is_symlink():
         return "This is a link: hand in the folder itself."
     if not entry.is_dir():
@@ -150,10 +150,15 @@ def _misplaced(entry):
 
 def _seed(path):
     """The secret from which the pictures of this run are drawn."""
+    if not path.parent.is_dir():
+        raise Problem(f"There is no folder {path.parent}: name another file for the seed.")
     if not path.exists():
         with open(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as file:
             file.write(secrets.token_hex(32))
-    return path.read_text().strip()
+    seed = path.read_text().strip()
+    if len(seed) < 32:
+        raise Problem(f"The seed in {path} can be guessed: delete the file, a long one is made.")
+    return seed
 
 
 # --- in a worker ---
@@ -175,6 +180,7 @@ def run(task):
         "cpu_seconds": execution.cpu_seconds,
         "outcome": execution.outcome,
         "sentence": execution.sentence,
+        "disturbed": execution.disturbed,
     }
 
 
@@ -187,12 +193,13 @@ class _Run:
     def __init__(self, graded, course, sandbox, seed):
         self.graded, self.course, self.sandbox, self.seed = graded, course, sandbox, seed
         self.limits = sandboxes.Limits()
+        limits = (self.limits.seconds, self.limits.cpu_seconds, self.limits.memory)
         self.gradebook = Gradebook(graded / "gradebook.db", course)
         self.originals, self.drawn = {}, {}
         self.nonce = secrets.token_hex(8)
         sources = sorted((course / "helpers" / "checks").glob("*.py"))
         sources += [Path(secret.__file__), Path(critters.__file__)]
-        self.rules = _hash(seed, sandbox, *(path.read_bytes() for path in sources))
+        self.rules = _hash(seed, sandbox, limits, *(path.read_bytes() for path in sources))
 
     def records(self, found, jobs, dask):
         """The records of all submissions, in their order; graded is what has no valid one."""
@@ -329,7 +336,10 @@ class _Run:
             return record, None
         files, hidden = {}, {}
         try:
-            if fits := _fits(submission.path):
+            fits = _fits(submission.path)
+            if fits and not notebook.metadata.fits_are_fresh:
+                record["problems"].append("Cells ran after the last check: it is trained again.")
+            elif fits:
                 files[f"{submission.notebook}.fit.npz"] = fits
                 serve = "from helpers.checks import handing_in\n\nhanding_in.serve_fits()"
                 notebook.cells.insert(0, new_code_cell(serve, id=FITS))
@@ -412,8 +422,11 @@ class _Run:
 
 
 def _results(executor, at_once, tasks):
-    """Number, record, result and error of each task, as they end; what failed is run once more."""
-    waiting = {}
+    """Number, record, result and error of each task, as they end; what failed is run once more.
+
+    So is, alone and last, what others may have disturbed.
+    """
+    waiting, disturbed = {}, []
 
     def ended(least):
         while len(waiting) > least:
@@ -421,7 +434,11 @@ def _results(executor, at_once, tasks):
             for future in done:
                 number, record, task, again = waiting.pop(future)
                 try:
-                    yield number, record, future.result(), None
+                    result = future.result()
+                    if result["disturbed"] and again:
+                        disturbed.append((number, record, task))
+                    else:
+                        yield number, record, result, None
                 except Exception as error:
                     if again:
                         waiting[executor.submit(run, task)] = (number, record, task, False)
@@ -435,6 +452,9 @@ def _results(executor, at_once, tasks):
             waiting[executor.submit(run, task)] = (number, record, task, True)
         yield from ended(at_once)
     yield from ended(0)
+    for number, record, task in disturbed:
+        waiting[executor.submit(run, task)] = (number, record, task, False)
+        yield from ended(0)
 
 
 def _hash(*parts):
@@ -566,6 +586,11 @@ class Gradebook:
             self.steps.SaveAutoGrades().preprocess(executed, resources)
         with self.open() as book:
             for grade in book.find_submission_notebook(notebook, set_, student).grades:
+                if grade.manual_score is not None and not grade.name.startswith(HAND_IN):
+                    record["problems"].append(
+                        f"The points of {grade.name} were given by hand for what was handed in "
+                        "before: look again."
+                    )
                 if record["executed"] is None:
                     grade.auto_score, grade.needs_manual_grade = 0, False
                 if grade.name.startswith(HAND_IN):

@@ -78,8 +78,12 @@ def write_feedback(record, graded):
 def _body(record):
     """The cells as HTML: nothing of the student's in it but text and pictures."""
     notebook = nbformat.from_dict(record["executed"])
-    notebook.metadata = nbformat.from_dict({})
-    hidden = {line for cell in notebook.cells for line in _hidden_lines(cell.source)}
+    # plain text: highlighting takes minutes for code that is written to that end
+    notebook.metadata = nbformat.from_dict(
+        {"language_info": {"name": "text", "pygments_lexer": "text"}}
+    )
+    checks = [cell for cell in notebook.cells if not cell.metadata.get("student", False)]
+    hidden = {line for cell in checks for line in _hidden_lines(cell.source)}
     cells = []
     for cell in notebook.cells:
         students = cell.metadata.get("student", False)
@@ -174,7 +178,8 @@ def write(records, graded):
     writer.writeheader()
     for row in rows:
         told = {name: " ".join(row[name]) for name in ("flags", "problems")}
-        told["student"] = re.sub("^(?=[=+@-])", "'", row["student"])  # or a spreadsheet computes it
+        told |= {"student": row["student"], "set": row["set"]}
+        told = {name: re.sub("^(?=[=+@-])", "'", text) for name, text in told.items()}  # no formula
         numbers = {"points", "of", "from_checks", "from_secret_pictures"}
         writer.writerow(row | told | {name: points(row[name]) for name in numbers})
     write_file(graded / "grades.csv", table.getvalue().encode("utf-8", "replace"))

@@ -93,6 +93,8 @@ class Execution:
         outcome: "finished", or what ended it: "timeout", "memory", "processes", "disk", "output",
             "died" (its kernel ended) or "sandbox failed" (no student code ran).
         sentence: the outcome in words, for a report.
+        disturbed: whether it may have been ended for what others did: the machine was out of
+            memory, or it got little of the processor until its time was up.
     """
 
     notebook: NotebookNode
@@ -101,6 +103,7 @@ class Execution:
     cpu_seconds: float
     outcome: str
     sentence: str
+    disturbed: bool = False
 
 
 def execute(notebook, *, files, secret, limits, sandbox=True):
@@ -447,7 +450,11 @@ def _execution(notebook, secret, said, watchdog, limits, seconds):
     for index in waiting:
         error = {"ename": "NotRun", "evalue": sentence, "traceback": [sentence]}
         code[index].outputs.append(nbformat.v4.new_output("error", **error))
-    return Execution(notebook, handed_in, seconds, watchdog.cpu_seconds, outcome, sentence)
+    starved = outcome == "timeout" and watchdog.cpu_seconds < limits.seconds / 4
+    disturbed = starved or (outcome == "memory" and watchdog.short)
+    return Execution(
+        notebook, handed_in, seconds, watchdog.cpu_seconds, outcome, sentence, disturbed
+    )
 
 
 def _sentence(outcome, limits, watchdog, seconds, noise):

@@ -10,6 +10,7 @@ import json
 import os
 import re
 import stat
+import unicodedata
 import warnings
 from copy import deepcopy
 from pathlib import Path
@@ -24,11 +25,19 @@ MOST_SOURCE = 1_000_000  # characters in all cells together
 LONGEST_PARSED = 100_000  # characters of a cell that is looked through
 
 HIDDEN = re.compile(r"### BEGIN HIDDEN TESTS.*?### END HIDDEN TESTS[^\n]*\n?", re.DOTALL)
-NAME = re.compile(r"\w[\w.@+ -]{0,99}")
 OTHER_TRACK = "Track: photos"
 # What a lesson sets for good reasons: plt.rcParams, pd.options.
 HARMLESS = {"matplotlib", "pandas"}
 GRADING_VARIABLES = ("COURSE_", "NBGRADER_")
+
+
+def is_name(name):
+    """Whether a name is plain: letters of any script, digits, spaces and . , _ ' @ + -"""
+    kinds = [unicodedata.category(character)[0] for character in name]  # M: accents of letters
+    plain = bool(name) and all(
+        k in "LNM" or c in "._,'@+ -" for k, c in zip(kinds, name, strict=True)
+    )
+    return plain and len(name) <= 100 and (kinds[0] in "LN" or name[0] == "_")
 
 
 class Refused(ValueError):
@@ -43,6 +52,7 @@ class Cell:
     id: str
     grade_id: str
     source: str
+    count: int  # when it ran, as the kernel counts; 0 if that is not known
 
 
 def read_bytes(path, at_most=MOST_BYTES) -> bytes:
@@ -116,12 +126,13 @@ def _cells(content, name):
                 id=raw.get("id") or "",
                 grade_id=marks.get("grade_id") or "",
                 source=_text(raw["source"]),
+                count=count if type(count := raw.get("execution_count")) is int else 0,
             )
         except Refused:
             raise
         except Exception as error:
             raise Refused(f"Cell {number} of {name} is broken: save it in Jupyter.") from error
-        if not all(isinstance(value, str) for value in dataclasses.astuple(found)):
+        if not all(isinstance(value, str) for value in dataclasses.astuple(found)[:-1]):
             raise Refused(f"Cell {number} of {name} is broken: save it in Jupyter.")
         cells.append(found)
     size = sum(len(cell.source) for cell in cells)
@@ -151,33 +162,52 @@ def _rebuilt(cells, original):
     keys = {_key(cell): cell for cell in original.cells}
     ids = {cell.id: _key(cell) for cell in original.cells}
     # without its mark, a cell is known by its id
-    found = [c.grade_id if c.grade_id in keys else ids.get(c.id) for c in cells]
-    marked = {key for key, cell in keys.items() if "nbgrader" in cell.metadata}
-    if not marked & set(found):
-        raise Refused("This is another exercise: none of its answers and checks is there.")
+    given = {(c.cell_type, c.source): c.id for c in original.cells if "nbgrader" not in c.metadata}
+    found = [
+        c.grade_id if c.grade_id in keys else ids.get(c.id) or given.get((c.kind, c.source))
+        for c in cells
+    ]
+    marked = [cell for cell in original.cells if "nbgrader" in cell.metadata]
+    there = {kind: [] for kind in (True, False)}
+    for cell in marked:
+        there[_is_check(cell)].append(_key(cell) in found)
+    if all(2 * sum(part) < len(part) for part in there.values()):  # some names are in several
+        raise Refused("This is another exercise: most of its answers and checks are not there.")
     problems = [*_counted(found, keys), *_altered(cells, found, keys)]
 
     last = {key: number for number, key in enumerate(found)}
     answers, between, place = {}, {}, None
     for number, (cell, key) in enumerate(zip(cells, found, strict=True)):
-        if key is not None:
-            place = key
         if key is not None and last[key] == number:
-            answers[key] = cell
+            place, answers[key] = key, cell
         elif cell.kind in ("code", "markdown") and not _is_check(keys.get(key)):
             between.setdefault(place, []).append(cell)  # the student's own, or an earlier answer
 
     notebook = NotebookNode(original | {"cells": []})
+    notebook.metadata = NotebookNode(fits_are_fresh=_fresh(cells, found))
     notebook.cells += [_own(cell, f"own-{n}") for n, cell in enumerate(between.pop(None, []))]
+    waiting = []  # an open answer stands before what was written in its place
     for key, cell in keys.items():
         cell = deepcopy(cell)
         answer = answers.get(key)
+        if answer or _is_check(cell) or not _is_students(cell):
+            notebook.cells += waiting
+            waiting = []
         if answer and _is_students(cell) and answer.source != cell.source:
             cell.source, cell.metadata.student = answer.source, True
         notebook.cells.append(cell)
         own = enumerate(between.get(key, []))
-        notebook.cells += [_own(other, f"own-{cell.id}-{number}"[-64:]) for number, other in own]
+        waiting += [_own(other, f"own-{cell.id}-{number}"[-64:]) for number, other in own]
+    notebook.cells += waiting
     return problems, notebook
+
+
+def _fresh(cells, found):
+    """Whether nothing above the hand-in ran after it: what it saved is of these very cells."""
+    places = [i for i, key in enumerate(found) if str(key).startswith("check_hand_in")]
+    if not places or not cells[places[-1]].count:
+        return False
+    return all(c.count < cells[places[-1]].count for c in cells[: places[-1]])
 
 
 def _key(cell):
@@ -251,7 +281,7 @@ def suspicious(notebook) -> list[str]:
             continue
         try:
             with warnings.catch_warnings(action="ignore"):
-                tree = ast.parse(re.sub(r"(?m)^\s*[%!].*", "", cell.source))
+                tree = ast.parse(re.sub(r"(?m)^[ \t]*[%!].*", "", cell.source))
         except (SyntaxError, ValueError, RecursionError, MemoryError):
             continue  # it does not run either
         trees.append((number, students, tree))
