@@ -79,6 +79,9 @@ def save(model, path, classes):
 def load(path):
     """The model and the list of its class names that `save` wrote.
 
+    A model with a HubLayer loads once `helpers.hub_layer` is imported. The file then says which
+    module is loaded, and a module is code: do so only for files that you trust.
+
     Raises:
         FileNotFoundError: one of the two files is missing.
         ValueError: a file that is not what it should be, or a model that holds code.
@@ -117,13 +120,14 @@ def classify(model, classes, pictures):
 
     Args:
         model, classes: as `load` gives them, or the model at hand and its names.
-        pictures: paths of files, cleaned as `datasets.adopt` does and resized as
-            `image_dataset_from_directory` does.
+        pictures: one path or several, of files; they are cleaned as `datasets.adopt` does and
+            resized as `image_dataset_from_directory` does.
 
     Returns:
         list of dict, one a picture: picture (the path, str), class (str) and probabilities (dict
         from class to float, together 1); or picture and error (str), if it cannot be read.
     """
+    pictures = [pictures] if isinstance(pictures, (str, os.PathLike)) else list(pictures)
     answers = []
     for start in range(0, len(pictures), 32):
         answers += _classify(model, classes, pictures[start : start + 32])
@@ -139,7 +143,7 @@ def read(path, size):
     Raises:
         ValueError: the file cannot be read as a picture; the reason.
     """
-    jpeg = clean(Path(path))
+    jpeg = clean(_expanded(path))
     return tf.image.resize(tf.io.decode_image(jpeg), size).numpy()  # bilinear, not antialiased
 
 
@@ -161,8 +165,13 @@ def _classify(model, classes, paths):
     return answers
 
 
+def _expanded(path):
+    """`~/` is the home folder; a file that is named `~something` stays what it is."""
+    return Path(os.path.expanduser(path))
+
+
 def _keras_path(path):
-    path = Path(path)
+    path = _expanded(path)
     if path.suffix != ".keras":
         raise ValueError(f"{path} is not a .keras file: predict.save writes <name>.keras.")
     return path

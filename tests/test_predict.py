@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from helpers import datasets, predict
+from helpers import datasets, hub_layer, predict
 
 layers = keras.layers
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation")  # of Keras
@@ -134,6 +134,30 @@ def test_many_pictures_keep_their_order(saved, pictures):
     answers = predict.classify(*predict.load(saved), pictures * 20)
     assert [a["picture"] for a in answers] == [str(p) for p in pictures * 20]
     assert [a["class"] for a in answers[-4:-1]] == CLASSES
+
+
+def test_one_path_or_any_iterable(saved, pictures):
+    network, classes = predict.load(saved)
+    expected = predict.classify(network, classes, pictures[1:2])
+    assert [answer["class"] for answer in expected] == ["lion"]
+    assert predict.classify(network, classes, pictures[1]) == expected
+    assert predict.classify(network, classes, str(pictures[1])) == expected
+    assert predict.classify(network, classes, (path for path in pictures[1:2])) == expected
+    assert predict.classify(network, classes, iter([])) == []
+
+
+def test_the_home_folder_has_a_short_name(saved, pictures, monkeypatch):
+    for variable in ("HOME", "USERPROFILE"):
+        monkeypatch.setenv(variable, str(saved.parent))
+    network, classes = predict.load("~/colours.keras")
+    (answer,) = predict.classify(network, classes, "~/pictures/blue.png")
+    assert answer["picture"] == "~/pictures/blue.png" and answer["class"] == "wolf"
+    predict.save(network, "~/new/colours.keras", classes)
+    assert len(list((saved.parent / "new").iterdir())) == 2
+    monkeypatch.chdir(saved.parent)
+    pictures[1].rename("~nobody's.png")
+    (answer,) = predict.classify(network, classes, "~nobody's.png")
+    assert answer["class"] == "lion"
 
 
 def test_one_logit_is_two_classes(tmp_path, pictures):
@@ -263,3 +287,27 @@ def test_code_in_a_model_file_is_refused(tmp_path, pictures, capsys):
     predict.save(spy, path, CLASSES)
     sentence = refused([path, pictures[0]], capsys)
     assert "cannot be loaded" in sentence and "Lambda" in sentence
+
+
+def test_a_module_is_loaded_only_where_its_layer_is_known(tmp_path, pictures):
+    """A file that names a module brings its code in: Keras' own TFSMLayer is refused, too."""
+    backbone = keras.Sequential(
+        [keras.Input((24, 36, 3)), layers.Conv2D(3, 1), layers.GlobalAveragePooling2D()]
+    )
+    hub_layer.save_module(backbone, tmp_path / "module")
+    network = keras.Sequential(
+        [
+            keras.Input((24, 36, 3)),
+            layers.Rescaling(1 / 255),
+            hub_layer.HubLayer(tmp_path / "module"),
+        ]
+    )
+    path = tmp_path / "hub.keras"
+    predict.save(network, path, CLASSES)
+    loaded, classes = predict.load(path)
+    assert predict.classify(loaded, classes, pictures) == predict.classify(
+        network, classes, pictures
+    )
+    command = [sys.executable, "-m", "helpers.predict", str(path), str(pictures[0])]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2 and "cannot be loaded" in done.stderr
