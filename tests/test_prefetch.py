@@ -155,17 +155,22 @@ def server(files, monkeypatch):
     server.server_close()
 
 
+@pytest.fixture(autouse=True)
+def set_back(monkeypatch):
+    """What prefetch sets for its own process stays in the test."""
+    for name in [*prefetch.VARIABLES, "TFHUB_DOWNLOAD_PROGRESS"]:
+        monkeypatch.setenv(name, "")
+    timeout = socket.getdefaulttimeout()
+    yield
+    socket.setdefaulttimeout(timeout)
+
+
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     """The folder to fill. Keras is imported already: it is told as if it were not."""
     folder = tmp_path / "class room"
-    for name in prefetch.VARIABLES:
-        monkeypatch.setenv(name, "")  # so that it is set back
-    monkeypatch.setenv("TFHUB_DOWNLOAD_PROGRESS", "")
     monkeypatch.setattr(keras.src.backend.config, "_KERAS_DIR", str(folder / "keras_home"))
-    timeout = socket.getdefaulttimeout()
-    yield folder
-    socket.setdefaulttimeout(timeout)
+    return folder
 
 
 @pytest.fixture
@@ -223,6 +228,7 @@ def test_what_only_the_content_gives_away(server, folder, capsys, answer):
 
 
 def test_no_connection(server, folder, capsys):
+    server.shutdown()
     server.socket.close()
     taken = socket.socket()  # bound, not listening: refused from now on, and nobody else gets it
     taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

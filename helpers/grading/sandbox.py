@@ -277,7 +277,8 @@ def _bubblewrap(program, limits, job, calls):
     visible = ["/etc/ld.so.cache", "/etc/alternatives", "/etc/fonts", "/etc/localtime"]
     visible += [sys.base_prefix, os.path.realpath(sys.base_prefix), sys.prefix, str(HELPERS)]
     visible.append(str(HELPERS.parent / "results"))  # stored measurements, which tasks read
-    visible += [os.path.abspath(os.environ[name]) for name in DOWNLOADS if os.environ.get(name)]
+    downloads = [os.path.abspath(os.environ[name]) for name in DOWNLOADS if os.environ.get(name)]
+    visible += filter(os.path.isdir, downloads)
     for path in dict.fromkeys(visible):
         if not path.startswith("/usr/") and path != "/usr":
             command += ["--ro-bind-try", path, path]
