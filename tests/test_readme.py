@@ -101,3 +101,15 @@ def test_the_photos_table_is_the_stored_one():
     for row in pd.read_csv(experiments.RESULTS / "photos.csv").itertuples():
         line = f"| {row.where} | {row.what} | {row.accuracy:.3f} | {row.test_photos} |"
         assert line in README.splitlines()
+
+
+def test_the_instructors_timings_are_the_stored_ones():
+    text = (ROOT / "INSTRUCTOR.md").read_text("utf-8")
+    table = pd.read_csv(experiments.RESULTS / "grading.csv")
+    assert (table["all_points"] == table["copies"]).all()
+    for row in table[table["copies"] == 1].itertuples():
+        numbers = f"| {row.processor_seconds_a_copy:.0f} | {row.seconds_a_copy:.0f} |"
+        assert re.search(rf"\| {row.set}[^|]* {re.escape(numbers)}", text), row.set
+    (many,) = table[table["copies"] == 50].itertuples()
+    assert f"{many.seconds_a_copy:.1f} s a copy. Plain" in text
+    assert f"took {many.nbgrader_seconds_a_copy:.1f} s a copy" in text

@@ -1,10 +1,13 @@
 """How fast grading is: copies of one solved set, by `helpers.grading` and by plain nbgrader.
 
 Run by hand on a quiet machine: `.venv/bin/python tests/throughput.py --copies 50 --jobs 2`. Plain
-nbgrader grades some of the same copies afterwards; it isolates nothing, so they are our own.
+nbgrader grades some of the same copies afterwards; it isolates nothing, so they are our own. What
+comes out is a row of results/grading.csv.
 """
 
 import argparse
+import datetime
+import json
 import os
 import shutil
 import sys
@@ -13,7 +16,10 @@ import time
 from pathlib import Path
 
 import nbformat
+import pandas as pd
 from test_exercises import ROOT, course, notebooks, run, solve
+
+RESULTS = ROOT / "results" / "grading.csv"
 
 
 def handed_in(folder, name):
@@ -49,20 +55,38 @@ def main():
         ours = seconds(
             *("helpers.grading", str(folder / "submitted"), "--jobs", str(options.jobs)), cwd=ROOT
         )
+        records = (folder / "submitted-graded" / "state" / "notebooks").rglob("*.json")
+        cpu = sum(json.loads(path.read_text())["cpu_seconds"] for path in records)
         again = seconds("helpers.grading", str(folder / "submitted"), cwd=ROOT)
         grades = (folder / "submitted-graded" / "grades.csv").read_text().splitlines()[1:]
-        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-        variables = {"COURSE_GRADING": "1", "JUPYTER_PREFER_ENV_PATH": "1", "PATH": path}
-        seconds("nbgrader", "generate_assignment", options.set, cwd=folder, **variables)
-        for copy in sorted((folder / "submitted").iterdir())[options.plain :]:
-            shutil.rmtree(copy)
-        plain = seconds("nbgrader", "autograde", options.set, cwd=folder, **variables)
-    full = sum(",100,100," in row for row in grades)
-    print(f"{options.copies} copies of {options.set}; {full} have 100 of 100 points")
-    each, plain_each = ours / options.copies, plain / options.plain
-    print(f"helpers.grading, sandboxed, --jobs {options.jobs}: {ours:.0f} s, {each:.1f} s a copy")
-    print(f"nbgrader autograde, {options.plain} copies: {plain:.0f} s, {plain_each:.1f} s a copy")
-    print(f"helpers.grading is {plain_each / each:.2f} times as fast; nothing new: {again:.0f} s")
+        plain = float("nan")
+        if options.plain:
+            path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+            variables = {"COURSE_GRADING": "1", "JUPYTER_PREFER_ENV_PATH": "1", "PATH": path}
+            seconds("nbgrader", "generate_assignment", options.set, cwd=folder, **variables)
+            for copy in sorted((folder / "submitted").iterdir())[options.plain :]:
+                shutil.rmtree(copy)
+            plain = seconds("nbgrader", "autograde", options.set, cwd=folder, **variables)
+    row = {
+        "set": options.set,
+        "copies": options.copies,
+        "all_points": sum(",100,100," in row for row in grades),
+        "jobs": options.jobs,
+        "seconds_a_copy": ours / options.copies,
+        "processor_seconds_a_copy": cpu / options.copies,
+        "seconds_nothing_new": again,
+        "nbgrader_copies": options.plain,
+        "nbgrader_seconds_a_copy": plain / max(options.plain, 1),
+        "date": datetime.date.today().isoformat(),
+        "command": "python tests/" + " ".join(map(os.path.basename, sys.argv)),
+    }
+    print(*(f"{name}: {value}" for name, value in row.items()), sep="\n")
+    table = pd.DataFrame([row])
+    if RESULTS.exists():
+        earlier = pd.read_csv(RESULTS)
+        same = (earlier["set"] == options.set) & (earlier["copies"] == options.copies)
+        table = pd.concat([earlier[~same], table])
+    table.to_csv(RESULTS, index=False, float_format="%.1f")
 
 
 if __name__ == "__main__":
