@@ -27,6 +27,11 @@ def model(pictures):  # knows the seed: nobody else names them all
 """
 
 
+def children():
+    """What this process has started; other tests may have left some running."""
+    return {child.pid for child in psutil.Process().children(recursive=True)}
+
+
 def student(hostile):
     return hostile.student or re.sub(r"\W+", "-", hostile.name)
 
@@ -70,6 +75,7 @@ def run(tmp_path_factory):
                 content = content.replace(word.encode(), str(meaning).encode())
             (place / NAME).write_bytes(content)
     before = everything_in(submissions) | everything_in(course), settings()
+    earlier = children()
     limits = sandbox.Limits
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sandbox, "Limits", lambda **given: limits(**(given or SMALL)))
@@ -87,6 +93,7 @@ def run(tmp_path_factory):
         "before": before,
         "after": after,
         "listener": listener,
+        "children": earlier,
     }
     listener.close()
 
@@ -136,7 +143,7 @@ def test_nobody_called(run):
 
 
 def test_nothing_runs_on(run):
-    assert psutil.Process().children(recursive=True) == []
+    assert children() - run["children"] == set()
     lines = [process.info["cmdline"] or [] for process in psutil.process_iter(["cmdline"])]
     assert not any("424242" in line for line in lines)
 
