@@ -10,6 +10,8 @@ from pathlib import Path
 import keras
 import tensorflow as tf
 
+from helpers import downloads
+
 with warnings.catch_warnings():
     warnings.filterwarnings("ignore", message="pkg_resources is deprecated")
     import tensorflow_hub as hub
@@ -140,13 +142,13 @@ def _load(handle):
             raise FileNotFoundError(f"{folder} has no saved_model.pb")
         module = hub.load(folder)
     except Exception as error:  # of urllib, tarfile, ssl or TensorFlow: the resolver catches none
-        advice = (
-            "connect to the network once, or set TFHUB_CACHE_DIR to a folder that has the module"
-            if "://" in handle
-            else "put the whole SavedModel folder there, or give another one"
-        )
-        reason = str(error).strip().partition("\n")[0].rstrip(".") or type(error).__name__
-        raise FileNotFoundError(f"HubLayer cannot load {handle} ({reason}): {advice}.") from None
+        if "://" in handle:
+            reason, way = downloads.why(error)
+            way += ", or set TFHUB_CACHE_DIR to a folder that has the module"
+        else:
+            reason = str(error).strip().partition("\n")[0].rstrip(".") or type(error).__name__
+            way = "put the whole SavedModel folder there, or give another one"
+        raise FileNotFoundError(f"HubLayer cannot load {handle} ({reason}): {way}.") from None
     lists = ("variables", "trainable_variables")
     if not callable(module) or not all(hasattr(module, name) for name in lists):
         raise _error(

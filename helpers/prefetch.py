@@ -12,25 +12,21 @@ import errno
 import functools
 import hashlib
 import os
-import re
 import shlex
 import shutil
 import socket
 import sys
-import urllib.error
 from collections.abc import Callable
 from pathlib import Path
-from unittest import mock
 
-from helpers import tracks
+from helpers import downloads, tracks
+from helpers.datasets.cats_vs_dogs import DOWNLOADS, prepared, scraps
 
 VARIABLES = {  # the libraries' own: where each looks, below FOLDER
     "TFDS_DATA_DIR": "tensorflow_datasets",
     "KERAS_HOME": "keras_home",
     "TFHUB_CACHE_DIR": "tfhub_cache",
 }
-TIMEOUT = 60  # seconds without a byte after which a server counts as silent
-RETRIES = 3  # of tensorflow_datasets: seconds in all, where its own 10 are minutes
 UNRELATED = (ImportError, MemoryError, PermissionError)  # the files may be complete: they stay
 
 
@@ -56,7 +52,7 @@ def main(folder):
     except OSError as error:
         print(f"Cannot write to {folder} ({error.strerror}): name another folder.", file=sys.stderr)
         return 1
-    socket.setdefaulttimeout(TIMEOUT)
+    socket.setdefaulttimeout(downloads.TIMEOUT)
     parts, missing = _parts(folder), []
     for number, part in enumerate(parts, 1):
         print(f"[{number}/{len(parts)}] {part.name}", flush=True)
@@ -88,15 +84,15 @@ def _parts(folder):
         networks.append(Part(f"{network} ({file})", home / "models" / file, load))
     for handle in tracks.HUB_MODULES.values():
         name = hashlib.sha1(handle.encode()).hexdigest()  # what the hub's library calls it
-        scraps = functools.partial(_all, cache, f"{name}.lock", f"{name}.*.tmp")
-        modules.append(Part(handle, cache / name, functools.partial(_module, handle), scraps))
-    cats = Part(
+        left = functools.partial(_left_of_module, cache, name)
+        modules.append(Part(handle, cache / name, functools.partial(_module, handle), left))
+    photos = Part(
         "cats_vs_dogs (tensorflow_datasets)",
         data / "cats_vs_dogs",
         functools.partial(_photos, data),
-        functools.partial(_all, data, "downloads/**/*.tmp.*", "cats_vs_dogs/incomplete.*"),
+        functools.partial(scraps, data),
     )
-    return [*modules, *networks, cats]
+    return [*modules, *networks, photos]
 
 
 def _network(name):
@@ -115,23 +111,12 @@ def _module(handle):
 
 
 def _photos(data):
-    import requests
-    import tensorflow_datasets as tfds
-    from tensorflow_datasets.core.download import downloader
-
-    builder = tfds.builder("cats_vs_dogs", data_dir=data)
-    get = functools.partialmethod(requests.Session.get, timeout=TIMEOUT)  # tfds names none
-    with (
-        mock.patch.object(downloader, "MAX_RETRIES", RETRIES),
-        mock.patch.object(requests.Session, "get", get),
-    ):
-        builder.download_and_prepare()
-    split = builder.info.splits["train"]
+    split = prepared(data).info.splits["train"]
     expected = split.num_bytes + 16 * split.num_examples  # a TFRecord adds two lengths and sums
     found = sum(os.path.getsize(path) for path in split.filepaths)
     if found != expected:
         raise ValueError(f"{found:,} bytes, not {expected:,}")
-    shutil.rmtree(data / "downloads", ignore_errors=True)  # the zip, 0.8 GB
+    shutil.rmtree(data / DOWNLOADS, ignore_errors=True)  # the zip, 0.8 GB
 
 
 def _fetch(part):
@@ -154,13 +139,13 @@ def _fetch(part):
         print(f"\nStopped in {part.name}: run this again to go on.", file=sys.stderr, flush=True)
         os._exit(130)  # threads of tensorflow_datasets would download on
     except Exception as error:
-        page = any(map(_is_page, _files(part.path, *part.scraps())))
+        reason, way = downloads.why(error, _files(part.path, *part.scraps()))
         _remove(*part.scraps(), *([] if isinstance(error, UNRELATED) else [part.path]))
-        return _reason(error, page)
+        return f"{reason}: {way}."
 
 
-def _all(folder, *patterns):
-    return [path for pattern in patterns for path in folder.glob(pattern)]
+def _left_of_module(cache, name):
+    return [*cache.glob(f"{name}.lock"), *cache.glob(f"{name}.*.tmp")]
 
 
 def _files(*paths):
@@ -174,48 +159,6 @@ def _remove(*paths):
         else:
             with contextlib.suppress(OSError):
                 path.unlink()
-
-
-def _is_page(file):
-    with file.open("rb") as content:
-        return content.read(100).lstrip().startswith(b"<")
-
-
-def _reason(error, page):
-    """Why a download failed and the way out, as one sentence."""
-    chain = []
-    while error:
-        chain, error = [*chain, error], error.__cause__ or error.__context__
-    text = " ".join(map(str, chain))
-    found = re.search(r"HTTP code: (\d+)|HTTP Error (\d+)|too many (\d+) error", text)
-    if found:
-        status = next(filter(None, found.groups()))
-        way = "again later" if status >= "500" else "another network, a proxy may forbid it"
-        return f"the server answers HTTP {status}: try {way}."
-    for e in chain:
-        if isinstance(e, ModuleNotFoundError):
-            way = "python -m pip install -r requirements-photos.lock"
-            return f"the package {e.name} is not installed: {way}."
-    full = any(getattr(e, "errno", 0) == errno.ENOSPC for e in chain)
-    if full or "No space left" in text or "Not enough disk space" in text:
-        return "the disk is full: make room for 4 GB or name a folder on another disk."
-    if page or "valid module" in text and "unexpected end" not in text:
-        return (
-            "a web page came in its place, as proxies and logins send them: "
-            "open a web site in a browser to log in, or try another network."
-        )
-    if re.search("retrieval incomplete|IncompleteRead|unexpected end of data", text):
-        return "the connection broke off in the middle of it: run this again."
-    if "checksum" in text or "file hash" in text:
-        return "what came has the wrong checksum: run this again, or try another network."
-    if isinstance(chain[0], PermissionError):
-        return "it cannot be written (Permission denied): name another folder."
-    network = (urllib.error.URLError, ConnectionError, TimeoutError, socket.gaierror)
-    if any(isinstance(e, network) for e in chain) or "Max retries" in text:
-        why = getattr(chain[-1], "strerror", None) or chain[-1]
-        return f"no connection ({why}): connect to the network, or set HTTPS_PROXY to your proxy."
-    line = text.strip().partition("\n")[0] or type(chain[0]).__name__
-    return f"what came cannot be read ({line}): run this again, or try another network."
 
 
 def _size(path):

@@ -12,8 +12,7 @@ from pathlib import Path
 
 import h5py
 
-from helpers import critters, datasets, pretrained
-from helpers.datasets.cache import reason
+from helpers import critters, datasets, downloads, pretrained
 
 NAMES = ("critters", "photos")
 DRAWN_ONLY = "# drawn world only"  # a cell that begins so is skipped on the photos track
@@ -58,6 +57,15 @@ class Critters:
         """For `HubLayer`: here a folder, checked. Pictures in 0..1."""
         return pretrained.hub_module(network)
 
+    def source(self, network) -> str:
+        """What a network learnt from before it came here, for a sentence."""
+        record = pretrained.record(network)
+        species = record["species"]
+        return (
+            f"{record['pictures']['train']:,} labelled drawings of {len(species)} species: "
+            + ", ".join(species)
+        )
+
     def claim(self, holds, sentence):
         """What the text says of these pictures; raises AssertionError if it does not hold."""
         if not holds:
@@ -90,13 +98,17 @@ class Photos:
         file = home / "models" / weights_file(network)
         if not file.exists():
             _download(network, file)
+        if not file.exists():
+            raise FileNotFoundError(
+                f"Keras keeps the weights of {network} elsewhere than in {file}: set KERAS_HOME "
+                "to a folder that you can write to, before Jupyter starts."
+            )
         try:
             h5py.File(file).close()
         except OSError:
             raise ValueError(
                 f"{file} is not a file of weights, perhaps a proxy's page or half a download: "
-                "delete it and run this again, or start with the folder that your instructor "
-                "handed out, `make lab FOLDER=…`."
+                f"delete it and run this again, or {downloads.HANDED_OUT}."
             ) from None
         # Keras looks only in a KERAS_HOME that it can write to
         return "imagenet" if os.access(home, os.W_OK) else str(file)
@@ -105,6 +117,10 @@ class Photos:
         """For `HubLayer`: the handle of a module of TensorFlow Hub. Pictures in 0..1."""
         critters.check_known("network", network, tuple(HUB_MODULES))
         return HUB_MODULES[network]
+
+    def source(self, network) -> str:
+        """As in `Critters`."""
+        return "1,281,167 labelled photos of 1,000 classes, 120 breeds of dogs among them: ImageNet"
 
     def claim(self, holds, sentence):
         """What the text says of drawings: where it does not hold for photos, say so."""
@@ -151,11 +167,11 @@ def _download(network, file):
         shape = (*Photos.image_size, 3)
         getattr(keras.applications, NETWORKS[network])(include_top=False, input_shape=shape)
     except Exception as error:  # of urllib or Keras
+        reason, way = downloads.why(error, [file] if file.exists() else [])
         file.unlink(missing_ok=True)  # what came is not what was asked for
         raise FileNotFoundError(
             f"The ImageNet weights of {network} are not at {file} and cannot be downloaded "
-            f"({reason(error)}): connect to the network, or start with the folder that your "
-            "instructor handed out, `make lab FOLDER=…`."
+            f"({reason}): {way}, or {downloads.HANDED_OUT}."
         ) from None
 
 

@@ -1,10 +1,17 @@
 import os
+from pathlib import Path
 
 import pytest
 
 for name in ("COURSE_TRACK", "COURSE_GRADING"):  # each test sets its own
     os.environ.pop(name, None)
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before anything imports TensorFlow
+
+
+# Real photos, ImageNet weights and a hub module; tests that need them are skipped without.
+TESTBED = Path(__file__).parents[2] / "shared" / "testbed"
+PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy")
+NO_NETWORK = dict.fromkeys(PROXIES, "http://127.0.0.1:9") | {"NO_PROXY": "", "no_proxy": ""}
 
 
 @pytest.fixture

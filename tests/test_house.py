@@ -18,7 +18,7 @@ LAYERS = [
     {"plots"},
     {"tracks"},
     {"datasets", "pretrained", "hub_layer", "features", "vgg16"},
-    {"critters"},
+    {"critters", "downloads"},
 ]
 MODULES = sorted(path.relative_to(ROOT) for path in (ROOT / "helpers").rglob("*.py"))
 

@@ -9,12 +9,12 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from conftest import TESTBED
 
 from helpers import hub_layer
 from helpers.hub_layer import HubLayer, hub, save_module
 
 ROOT = Path(__file__).parents[1]
-TESTBED = Path(os.environ.get("COURSE_TESTBED", ROOT.parent / "shared" / "testbed"))
 REAL = "https://tfhub.dev/google/tf2-preview/mobilenet_v2/feature_vector/4"
 SIZE, FEATURES = 16, 4
 TRAINABLE, ALL = 3, 5  # kernel, gamma, beta; and the two moving statistics
@@ -538,9 +538,7 @@ def test_rounding_errors_are_accepted(module, pictures):
 # The real thing
 
 
-@pytest.mark.skipif(
-    not (TESTBED / "tfhub_cache").is_dir(), reason=f"no module cache in COURSE_TESTBED={TESTBED}"
-)
+@pytest.mark.skipif(not (TESTBED / "tfhub_cache").is_dir(), reason=f"no module cache in {TESTBED}")
 def test_mobilenet_v2_from_tensorflow_hub(labels, monkeypatch):
     monkeypatch.setenv("TFHUB_CACHE_DIR", str(TESTBED / "tfhub_cache"))
     layer = HubLayer(REAL)

@@ -1,10 +1,12 @@
 """The tracks: what each offers, and what it says where something is missing."""
 
+import errno
 import os
 import socket
 import sys
 
 import h5py
+import keras
 import pytest
 from IPython.core.interactiveshell import InteractiveShell
 
@@ -17,6 +19,14 @@ def photos(monkeypatch):
     tracks._photos.cache_clear()
     yield tracks.current()
     tracks._photos.cache_clear()
+
+
+@pytest.fixture
+def keras_home(monkeypatch, tmp_path):
+    """An empty one. Keras is imported already: it is told as if it were not."""
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    monkeypatch.setattr(keras.src.backend.config, "_KERAS_DIR", str(tmp_path))
+    return tmp_path
 
 
 @pytest.fixture
@@ -94,14 +104,35 @@ def test_a_page_in_place_of_weights_is_named(photos, monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize("network", tracks.NETWORKS)
-def test_weights_that_cannot_be_had_are_named(photos, network, monkeypatch, tmp_path, no_network):
-    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+def test_weights_that_cannot_be_had_are_named(photos, network, keras_home, no_network):
     with pytest.raises(FileNotFoundError) as caught:
         photos.weights(network)
     sentence = str(caught.value)
-    assert f"weights of {network} are not at {tmp_path}" in sentence
+    assert f"weights of {network} are not at {keras_home}" in sentence
     assert "connect to the network" in sentence and "make lab FOLDER=" in sentence
     assert len(sentence) < 400 and "\n" not in sentence
+
+
+def test_a_full_disk_is_no_matter_of_the_network(photos, keras_home, monkeypatch):
+    def urlretrieve(url, path, _):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(keras.src.utils.file_utils, "urlretrieve", urlretrieve)
+    with pytest.raises(FileNotFoundError, match="disk is full.*make room") as caught:
+        photos.weights("vgg16")
+    assert "connect" not in str(caught.value)
+
+
+def test_weights_that_keras_keeps_elsewhere_are_named(photos, keras_home, monkeypatch):
+    monkeypatch.setattr(tracks, "_download", lambda network, file: None)
+    with pytest.raises(FileNotFoundError, match=f"elsewhere than in {keras_home}.*set KERAS_HOME"):
+        photos.weights("vgg16")
+
+
+def test_both_tracks_say_what_a_network_learnt_from(photos):
+    drawn = tracks.Critters().source("mobilenet_v2")
+    assert "67,200 labelled drawings of 24 species: bat, " in drawn
+    assert "ImageNet" in photos.source("mobilenet_v2")
 
 
 def test_photos_that_cannot_be_had_are_named(photos, monkeypatch, tmp_path, no_network):
@@ -124,10 +155,13 @@ def test_a_claim_about_drawings_stops_there_and_is_reported_on_photos(photos, ca
 
 
 @pytest.mark.parametrize("track", tracks.NAMES)
-def test_cells_about_the_drawn_world_are_skipped_on_photos_only(track, monkeypatch, capsys):
+def test_cells_about_the_drawn_world_are_skipped_on_photos_only(
+    track, monkeypatch, tmp_path, capsys
+):
     monkeypatch.setenv("COURSE_TRACK", track)
     tracks._photos.cache_clear()
     monkeypatch.setattr(sys, "ps1", "", raising=False)  # the shell sets it for good
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path))  # where it writes
     shell = InteractiveShell()
     monkeypatch.setattr("IPython.get_ipython", lambda: shell)
     tracks.current()

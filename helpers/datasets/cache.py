@@ -4,8 +4,8 @@ import contextlib
 import hashlib
 import os
 import sys
+from numbers import Integral
 from pathlib import Path
-from textwrap import shorten
 
 from filelock import FileLock, Timeout
 from tqdm import tqdm
@@ -44,6 +44,15 @@ def keeping(name):
         ) from error
 
 
+def check_counts(counts, **others):
+    """Raise ValueError unless all are whole numbers from 0 on and some split gets pictures."""
+    for name, number in {**counts, **others}.items():
+        if not isinstance(number, Integral) or isinstance(number, bool) or number < 0:
+            raise ValueError(f"{name} is {number!r}: give a whole number, 0 or more.")
+    if not any(counts.values()):
+        raise ValueError("train, validation and test are all 0: ask for at least one picture.")
+
+
 def write(folder, name, content):
     """Write under a temporary name, then rename: a file is whole or absent."""
     temporary = folder / UNFINISHED / str(os.getpid())
@@ -73,11 +82,3 @@ def progress(what, total):
     shown = hasattr(sys, "ps1") or sys.stdout.isatty()  # ps1: in a notebook or at a prompt
     quiet = not shown or "TQDM_DISABLE" in os.environ  # tqdm's own switch
     return tqdm(total=total, desc=what, leave=False, file=sys.stdout, disable=quiet)
-
-
-def reason(error):
-    """What is at the bottom of an error of a library, in a few words."""
-    while error.__cause__ or error.__context__:
-        error = error.__cause__ or error.__context__
-    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return shorten(str(text), 80, placeholder=" …").rstrip(".")

@@ -12,12 +12,19 @@ import threading
 import types
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
-from numbers import Integral
 
 import numpy as np
 
 from helpers import critters
-from helpers.datasets.cache import UNFINISHED, keeping, progress, refuse_strangers, sha256, write
+from helpers.datasets.cache import (
+    UNFINISHED,
+    check_counts,
+    keeping,
+    progress,
+    refuse_strangers,
+    sha256,
+    write,
+)
 
 
 def drawn(species, *, train=0, validation=0, test=0, style="crayon", size=96, seed=0):
@@ -64,13 +71,9 @@ def _check(species, counts, style, size, seed):
         if list(species).count(name) > 1:
             raise ValueError(f"species names {name!r} more than once: name each species once.")
     critters.check_known("style", style, critters.STYLES)
-    for name, number in {**counts, "size": size, "seed": seed}.items():
-        if not isinstance(number, Integral) or isinstance(number, bool) or number < 0:
-            raise ValueError(f"{name} is {number!r}: give a whole number, 0 or more.")
+    check_counts(counts, size=size, seed=seed)
     if not 32 <= size <= 512:
         raise ValueError(f"size is {size}: choose a side between 32 and 512 pixels.")
-    if not any(counts.values()):
-        raise ValueError("train, validation and test are all 0: ask for at least one picture.")
     for split, count in counts.items():
         if rest := count % len(species):
             more = count - rest + len(species)
