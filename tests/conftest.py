@@ -14,6 +14,22 @@ PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy")
 NO_NETWORK = dict.fromkeys(PROXIES, "http://127.0.0.1:9") | {"NO_PROXY": "", "no_proxy": ""}
 
 
+@pytest.fixture(scope="session")
+def sandboxed():
+    """For tests that run something in a sandbox: they are skipped where there is none.
+
+    Not so where COURSE_NEEDS_SANDBOX is set: there they fail.
+    """
+    from helpers.grading.sandbox import Limits, SandboxUnavailable, trial
+
+    try:
+        trial(Limits())
+    except SandboxUnavailable as reason:
+        if os.environ.get("COURSE_NEEDS_SANDBOX"):
+            pytest.fail(f"COURSE_NEEDS_SANDBOX is set: {reason}")
+        pytest.skip(f"nothing was run in a sandbox: {reason}")
+
+
 @pytest.fixture
 def said(capsys, request):
     """What a check of the set under test, which its module calls `check`, says to answers."""

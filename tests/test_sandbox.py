@@ -18,7 +18,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from helpers import datasets
-from helpers.grading import sandbox, secret
+from helpers.grading import sandbox
 from helpers.grading.sandbox import Limits, SandboxUnavailable, execute, trial
 
 ROOT = Path(__file__).parents[1]
@@ -29,14 +29,6 @@ pictures = np.load(Path(os.environ["COURSE_SECRET"], "a.npy"))
 for name in "a.npy", "b.npy":
     np.save(Path(os.environ["COURSE_HANDED_IN"], name), pictures + 1)
 """
-
-
-@pytest.fixture(scope="module")
-def bwrap():
-    try:
-        trial(Limits())
-    except SandboxUnavailable as reason:
-        pytest.skip(f"the sandbox was not tested: {reason}")
 
 
 def run(*sources, files=None, hidden=None, locked=True, **limits):
@@ -60,13 +52,20 @@ def outputs(execution):
     ]
 
 
+def living(pids):
+    """Which of these processes live on, a minute later at most."""
+    there = [process for process in psutil.process_iter() if process.pid in set(pids)]
+    _, alive = psutil.wait_procs(there, timeout=60)
+    return [process for process in alive if process.status() != psutil.STATUS_ZOMBIE]
+
+
 # --- what runs ---
 
 
 @pytest.mark.parametrize("locked", [True, False], ids=["sandbox", "no sandbox"])
 def test_a_notebook_runs_to_its_end(locked, request):
     if locked:
-        request.getfixturevalue("bwrap")
+        request.getfixturevalue("sandboxed")
     pictures = npy(b"\x00\x00\x00")
     execution = run(
         "print(open('saved.txt').read(), end='')",
@@ -90,7 +89,7 @@ def test_a_notebook_runs_to_its_end(locked, request):
     assert execution.cpu_seconds > 0 and 0 < execution.seconds < 60
 
 
-def test_cells_after_the_end_of_the_kernel_have_an_error(bwrap):
+def test_cells_after_the_end_of_the_kernel_have_an_error(sandboxed):
     notebook = new_notebook(cells=[new_code_cell(s) for s in ("1", "import os; os._exit(0)", "2")])
     notebook.cells += [new_markdown_cell("text"), new_code_cell("  ")]
     before = json.dumps(notebook)
@@ -103,23 +102,42 @@ def test_cells_after_the_end_of_the_kernel_have_an_error(bwrap):
     assert json.dumps(notebook) == before
 
 
-def test_the_time_limit_holds_without_a_sandbox():
-    source = (
-        "import subprocess, time\nprint(subprocess.Popen(['sleep', '31415']).pid)\ntime.sleep(99)"
-    )
-    execution = run(source, locked=False, seconds=8)
-    assert execution.outcome == "timeout" and 8 <= execution.seconds < 20
-    lines = [process.info["cmdline"] or [] for process in psutil.process_iter(["cmdline"])]
-    assert not any("31415" in line for line in lines)
+def test_the_time_limit_holds_without_a_sandbox(tmp_path):
+    started = tmp_path / "started"
+    source = f"import os, time\nopen({str(started)!r}, 'w').write(str(os.getpid()))\ntime.sleep(99)"
+    execution = run(source, locked=False, seconds=15)
+    assert execution.outcome == "timeout" and 15 <= execution.seconds < 40
+    assert not execution.disturbed, "it slept"
+    assert living([int(started.read_text())]) == []
 
 
-def test_processor_time_is_limited_apart_from_the_clock(bwrap):
+def test_processor_time_is_limited_apart_from_the_clock(sandboxed):
     execution = run("while True: pass", cpu_seconds=3)
     assert execution.outcome == "timeout" and "3 seconds of processor time" in execution.sentence
     assert 3 <= execution.cpu_seconds < 10
 
 
-def test_nothing_runs_on_when_the_grader_is_killed(bwrap, tmp_path):
+def test_who_had_to_wait_for_the_processor_was_disturbed(sandboxed, monkeypatch):
+    monkeypatch.setattr(sandbox, "_waited", lambda root: 5)
+    execution = run("import time; time.sleep(99)", seconds=8)
+    assert execution.outcome == "timeout" and execution.disturbed
+
+
+def test_waiting_for_the_processor_is_counted():
+    """Two busy threads of one processor: each waits about half of the time."""
+    code = "import os\nos.sched_setaffinity(0, {min(os.sched_getaffinity(0))})\n"
+    code += "os.fork()\nprint(flush=True)\nwhile True: pass"
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as process:
+        process.stdout.readline()
+        time.sleep(2)
+        waited = sandbox._waited(psutil.Process(process.pid))
+        for child in psutil.Process(process.pid).children():
+            child.kill()
+        process.kill()
+    assert waited > 0.5
+
+
+def test_nothing_runs_on_when_the_grader_is_killed(sandboxed, tmp_path):
     code = (
         "from nbformat.v4 import *\nfrom helpers.grading.sandbox import *\n"
         "nb = new_notebook(cells=[new_code_cell('import time; time.sleep(99)')])\n"
@@ -132,14 +150,13 @@ def test_nothing_runs_on_when_the_grader_is_killed(bwrap, tmp_path):
         below = psutil.Process(grader.pid).children(recursive=True)
     grader.send_signal(signal.SIGKILL)
     grader.wait()
-    _, alive = psutil.wait_procs(below, timeout=10)
-    assert [p for p in alive if p.status() != psutil.STATUS_ZOMBIE] == []
+    assert living([process.pid for process in below]) == []
 
 
 # --- pictures ---
 
 
-def test_drawn_pictures_are_there_and_stay_as_they_are(bwrap, tmp_path, monkeypatch):
+def test_drawn_pictures_are_there_and_stay_as_they_are(sandboxed, tmp_path, monkeypatch):
     monkeypatch.setenv("COURSE_CACHE", str(tmp_path))
     kept = datasets.drawn(["cat", "dog"], train=4)
     (tmp_path / "my-own-photos" / "train").mkdir(parents=True)
@@ -255,7 +272,7 @@ def test_predictions_come_back_in_their_last_version(says):
 
 def test_a_flood_is_cut_off(says):
     execution = says(command="yes", output=10**6, seconds=30)
-    assert execution.outcome == "output" and execution.seconds < 10
+    assert execution.outcome == "output"
     execution = says(*[{"started": 0}] * 10**5, *DONE)
     assert execution.outcome == "sandbox failed"  # the rest was not read
 
@@ -330,22 +347,3 @@ def test_the_remedy_fits_the_system(tmp_path, setting, value, advice):
 def test_an_old_bubblewrap_and_packages_elsewhere():
     assert "0.8 or newer" in sandbox.remedy("bwrap: Unknown option --disable-userns")
     assert sys.prefix in sandbox.remedy("ModuleNotFoundError: No module named 'ipykernel'")
-
-
-# --- the real thing ---
-
-
-@pytest.mark.slow
-def test_a_solution_gets_all_its_points_inside(bwrap):
-    notebook = nbformat.read(ROOT / "solutions" / "start_here" / "start_here.ipynb", as_version=4)
-    pictures, labels = secret.draw("start_here", "start_here", "a seed")
-    content = io.BytesIO()
-    np.save(content, pictures)
-    given = {"start_here.npy": content.getvalue()}
-    execution = execute(notebook, files={}, secret=given, limits=Limits())
-    assert execution.outcome == "finished"
-    every = [o for c in execution.notebook.cells for o in c.get("outputs", [])]
-    assert [o.evalue for o in every if o.output_type == "error"] == []
-    answers = np.load(io.BytesIO(execution.handed_in["start_here.npy"])).ravel()
-    assert np.mean((answers > 0) == labels) > 0.7
-    assert execution.cpu_seconds < 120

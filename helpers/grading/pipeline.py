@@ -15,7 +15,6 @@ import json
 import os
 import secrets
 import sys
-import tempfile
 from pathlib import Path
 
 import nbformat
@@ -27,8 +26,8 @@ from tqdm import tqdm
 from helpers import critters
 from helpers.grading import report, secret, validation
 from helpers.grading import sandbox as sandboxes
-from helpers.grading.report import HAND_IN, RIGHT
-from helpers.grading.validation import Refused
+from helpers.grading.report import RIGHT
+from helpers.grading.validation import HAND_IN, Refused
 
 ROOT = Path(__file__).parents[2]
 MOST_FIT_BYTES = 100_000_000  # of the weights that a notebook saved
@@ -337,8 +336,8 @@ class _Run:
         files, hidden = {}, {}
         try:
             fits = _fits(submission.path)
-            if fits and not notebook.metadata.fits_are_fresh:
-                record["problems"].append("Cells ran after the last check: it is trained again.")
+            if fits and notebook.metadata.stale:
+                record["problems"].append(f"{notebook.metadata.stale}: it is trained again.")
             elif fits:
                 files[f"{submission.notebook}.fit.npz"] = fits
                 serve = "from helpers.checks import handing_in\n\nhanding_in.serve_fits()"
@@ -396,11 +395,8 @@ class _Run:
     def score(self, record, handed_in, labels):
         """What the predictions are worth: nothing but an array comes out of the sandbox."""
         spec = secret.SPECS[record["set"], record["notebook"]]
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "predictions.npy"
-            if content := handed_in.get(f"{record['notebook']}.npy"):
-                path.write_bytes(content)
-            score = secret.score(spec, path, labels)
+        content = handed_in.get(f"{record['notebook']}.npy")
+        score = secret.score(spec, content, labels)
         for name, task in record["tasks"].items():
             if name.startswith(HAND_IN) and (content or task["sentence"] == RIGHT):
                 task["sentence"] = score.sentence

@@ -20,7 +20,7 @@ import nbformat
 from nbconvert import HTMLExporter
 from nbformat.v4 import new_code_cell, new_output
 
-from helpers.grading.validation import HIDDEN
+from helpers.grading.validation import HAND_IN, HIDDEN
 
 LONGEST = 20_000  # characters of a cell's source and of an output that a page shows
 BINS = 10  # of the distribution of points
@@ -28,7 +28,6 @@ COMMONEST = 3  # wrong answers shown of a task
 COLUMNS = ["student", "set", "points", "of", "from_checks", "from_secret_pictures", "flags"]
 COLUMNS += ["seconds", "problems"]
 RIGHT = "✓ Right."  # what a check says that passes
-HAND_IN = "check_hand_in"  # how the grade_id of a cell begins that hands in predictions
 
 
 def write_file(path, content):
@@ -70,7 +69,6 @@ def write_feedback(record, graded):
         earned=sum(task["points"] for task in counted),
         most=sum(task["most"] for task in counted),
         body=_body(record) if record["executed"] else "",
-        highlighting=_highlighting(),
     )
     write_file(feedback_path(graded, record), page.encode("utf-8", "replace"))
 
@@ -150,13 +148,6 @@ def _exporter():
     exporter = HTMLExporter(template_name="basic", exclude_input_prompt=True)
     exporter.exclude_output_prompt = True
     return exporter
-
-
-@functools.cache
-def _highlighting():
-    from pygments.formatters import HtmlFormatter
-
-    return HtmlFormatter(nobackground=True).get_style_defs(".highlight")
 
 
 @functools.cache

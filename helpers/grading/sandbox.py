@@ -7,7 +7,8 @@ but plain text, PNG and JPEG pictures and the arrays that were handed in.
 
 Inside there is no network, no other process, no file but the operating system, this Python, the
 course's helpers and its drawn pictures (all read-only), the submission's own files, and a private
-folder in memory for everything that is written. Bubblewrap limits neither memory nor processes: a
+folder in memory for everything that is written. The track is that of the drawn world, whatever the
+grader's is. Bubblewrap limits neither memory nor processes: a
 watchdog outside counts them, and ends the sandbox.
 """
 
@@ -37,13 +38,13 @@ import psutil
 from nbformat import NotebookNode
 
 from helpers.datasets import cache
+from helpers.grading.secret import MOST_BYTES
 
 HELPERS = Path(__file__).absolute().parents[1]
 EVERY = 0.2  # seconds between two looks of the watchdog
 RESERVE = 512 * 2**20  # bytes of memory that the machine keeps for itself
 TEXT = 100_000  # characters kept of one output
 OUTPUTS = 200  # kept of one cell
-HAND_IN = 2**20  # bytes of one file of predictions
 PICTURES = {"image/png": b"\x89PNG\r\n\x1a\n", "image/jpeg": b"\xff\xd8\xff"}
 # The kind of processor, its mmap, and what is closed: memory that no process shows (memfd_create,
 # memfd_secret, shmget, msgget, mq_open) and io_uring_setup, bpf, userfaultfd, perf_event_open,
@@ -52,8 +53,6 @@ CLOSED_CALLS = {
     "x86_64": (0xC000003E, 9, (319, 447, 29, 68, 240, 425, 321, 323, 298, 248, 249, 250)),
     "aarch64": (0xC00000B7, 222, (279, 447, 194, 186, 180, 425, 280, 282, 241, 217, 218, 219)),
 }
-# The libraries' own folders, for the photos track.
-DOWNLOADS = ("KERAS_HOME", "TFDS_DATA_DIR", "TFHUB_CACHE_DIR")
 
 
 class SandboxUnavailable(RuntimeError):
@@ -94,7 +93,7 @@ class Execution:
             "died" (its kernel ended) or "sandbox failed" (no student code ran).
         sentence: the outcome in words, for a report.
         disturbed: whether it may have been ended for what others did: the machine was out of
-            memory, or it got little of the processor until its time was up.
+            memory, or it waited for the processor, more than it ran, until its time was up.
     """
 
     notebook: NotebookNode
@@ -132,11 +131,12 @@ def execute(notebook, *, files, secret, limits, sandbox=True):
         else:
             inside = Path("/tmp") if sandbox else Path(folder)
             seen = Path("/job") if sandbox else job
-            # Counted for each sandbox since Linux 5.14, before for all processes of the user; the
-            # watchdog comes first, but it may be short of time where many processes run.
+            # Counted for each sandbox since Linux 5.14, before for all processes of the user (it
+            # does not bind a grader who is root). The watchdog comes first, but it may be short of
+            # time where many processes run.
             linux = tuple(map(int, re.findall(r"\d+", platform.release())[:2]))
             most = 2 * limits.processes if sandbox and linux >= (5, 14) else 0
-            numbers = limits.disk, limits.output, HAND_IN + 1, most
+            numbers = limits.disk, limits.output, MOST_BYTES + 1, most
             run = [sys.executable, "-P", "-m", "helpers.grading.inside", seen, *map(str, numbers)]
             environment = _environment(seen, inside, sandbox)
             if sandbox:
@@ -266,6 +266,7 @@ def _bubblewrap(program, limits, job, calls):
         command += ["--seccomp", str(calls.fileno())]
     command += ["--uid", "1000", "--gid", "1000", "--hostname", "grading"]
     command += ["--die-with-parent", "--new-session", "--dev", "/dev"]
+    command += ["--dev-bind", "/dev/null", "/dev/zero"]  # which is memory that no process shows
     # Read-only as a whole: a grader who is root could otherwise be attacked through /proc/sys.
     command += ["--proc", "/proc", "--remount-ro", "/proc"]
     command += ["--size", str(64 * 2**20), "--tmpfs", "/dev/shm", "--remount-ro", "/dev"]
@@ -277,28 +278,24 @@ def _bubblewrap(program, limits, job, calls):
     visible = ["/etc/ld.so.cache", "/etc/alternatives", "/etc/fonts", "/etc/localtime"]
     visible += [sys.base_prefix, os.path.realpath(sys.base_prefix), sys.prefix, str(HELPERS)]
     visible.append(str(HELPERS.parent / "results"))  # stored measurements, which tasks read
-    downloads = [os.path.abspath(os.environ[name]) for name in DOWNLOADS if os.environ.get(name)]
-    visible += filter(os.path.isdir, downloads)
     for path in dict.fromkeys(visible):
         if not path.startswith("/usr/") and path != "/usr":
             command += ["--ro-bind-try", path, path]
     # The course's own data sets, not what an instructor may have adopted beside them.
-    for name in ("critters-*", "photos-*"):
-        for data in sorted(cache.root().glob(f"{name}/manifest.json")):
-            place = f"/tmp/home/.cache/{data.parent.name}"
-            if not (data.parent / ".unfinished").exists():
-                command += ["--ro-bind", str(data.parent), place]
+    for data in sorted(cache.root().glob("critters-*/manifest.json")):
+        if not (data.parent / cache.UNFINISHED).exists():
+            command += ["--ro-bind", str(data.parent), f"/tmp/home/.cache/{data.parent.name}"]
     command += ["--ro-bind", str(job), "/job", "--dir", "/tmp/work", "--dir", "/tmp/home/.cache"]
     return [*command, "--dir", "/tmp/handed_in", "--chdir", "/tmp/work", "--remount-ro", "/", "--"]
 
 
 def _environment(job, inside, sandbox):
-    kept = ("COURSE_TRACK", *DOWNLOADS)
-    return {name: os.environ[name] for name in kept if os.environ.get(name)} | {
+    return {
         "COURSE_CACHE": str(inside / "home/.cache" if sandbox else cache.root()),
         "COURSE_GRADING": "1",
         "COURSE_HANDED_IN": str(inside / "handed_in"),
         "COURSE_SECRET": str(job / "secret"),
+        "COURSE_TRACK": "critters",
         "HOME": str(inside / "home"),
         "LANG": "C.UTF-8",
         "OPENBLAS_NUM_THREADS": "1",  # else as many threads as cores in every worker that draws
@@ -315,12 +312,13 @@ class _Watchdog:
     """Runs one command, counts what it uses, and ends it when a limit is reached."""
 
     def __init__(self, limits, sandbox):
-        self.limits, self.sandbox, self.outcome, self.short = limits, sandbox, None, False
+        self.limits, self.sandbox, self.outcome = limits, sandbox, None
+        self.short = self.starved = False  # the machine, of memory; the notebook, of processor time
         self.cpu_seconds, self.first = 0.0, None  # first: process 1 in the sandbox
 
     def run(self, said, command, **given):
         """Append the output of `subprocess.Popen(command, **given)` to `said`, up to the limit."""
-        most = self.limits.output + 8 * HAND_IN  # and a few versions of what is handed in
+        most = self.limits.output + 8 * MOST_BYTES  # and a few versions of what is handed in
         deadline = time.monotonic() + self.limits.seconds
         process = subprocess.Popen(
             command,
@@ -340,6 +338,7 @@ class _Watchdog:
                     process.wait(EVERY)
                 if time.monotonic() > deadline:
                     self.outcome = "timeout"
+                    self.starved = _waited(root) > max(self.cpu_seconds, self.limits.seconds / 4)
                 elif len(said) >= most:
                     self.outcome = "output"
                 else:
@@ -391,6 +390,17 @@ class _Watchdog:
         process.wait()
 
 
+def _waited(root):
+    """Seconds that the threads of a process and of its children were ready to run, and did not."""
+    waited = 0
+    with contextlib.suppress(psutil.Error):
+        for member in [root, *root.children(recursive=True)]:
+            for thread in Path(f"/proc/{member.pid}/task").glob("*/schedstat"):
+                with contextlib.suppress(OSError):
+                    waited += int(thread.read_text().split()[1]) / 1e9
+    return waited
+
+
 def _private_folder(members):
     """Bytes used and free in the sandbox's /tmp, seen from outside; 0 and inf without one."""
     if len(members) > 2:  # bwrap, its process 1 in the sandbox, and what runs there
@@ -436,7 +446,7 @@ def _execution(notebook, secret, said, watchdog, limits, seconds):
             case {"handed_in": str(name), "content": str(content)} if name in secret:
                 with contextlib.suppress(ValueError):
                     content = base64.b64decode(content, validate=True)
-                    if len(content) <= HAND_IN:
+                    if len(content) <= MOST_BYTES:
                         handed_in[name] = content
             case {"end": "finished" | "died" | "output" as outcome}:
                 end = outcome
@@ -451,8 +461,7 @@ def _execution(notebook, secret, said, watchdog, limits, seconds):
     for index in waiting:
         error = {"ename": "NotRun", "evalue": sentence, "traceback": [sentence]}
         code[index].outputs.append(nbformat.v4.new_output("error", **error))
-    starved = outcome == "timeout" and watchdog.cpu_seconds < limits.seconds / 4
-    disturbed = starved or (outcome == "memory" and watchdog.short)
+    disturbed = watchdog.starved or (outcome == "memory" and watchdog.short)
     return Execution(
         notebook, handed_in, seconds, watchdog.cpu_seconds, outcome, sentence, disturbed
     )

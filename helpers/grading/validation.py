@@ -29,6 +29,7 @@ OTHER_TRACK = "Track: photos"
 # What a lesson sets for good reasons: plt.rcParams, pd.options.
 HARMLESS = {"matplotlib", "pandas"}
 GRADING_VARIABLES = ("COURSE_", "NBGRADER_")
+HAND_IN = "check_hand_in"  # how the grade_id of a cell begins that hands in predictions
 
 
 def is_name(name):
@@ -76,7 +77,7 @@ def read_bytes(path, at_most=MOST_BYTES) -> bytes:
         size = os.stat(path).st_size / 1e6
         raise Refused(
             f"{path.name} has {size:.0f} MB; at most {at_most / 1e6:.0f} are graded. "
-            "Clear its outputs and save it again."
+            "Let it print less, run it to its end and save it again."
         )
     return content
 
@@ -184,7 +185,7 @@ def _rebuilt(cells, original):
             between.setdefault(place, []).append(cell)  # the student's own, or an earlier answer
 
     notebook = NotebookNode(original | {"cells": []})
-    notebook.metadata = NotebookNode(fits_are_fresh=_fresh(cells, found))
+    notebook.metadata = NotebookNode(stale=_stale(cells, found))
     notebook.cells += [_own(cell, f"own-{n}") for n, cell in enumerate(between.pop(None, []))]
     waiting = []  # an open answer stands before what was written in its place
     for key, cell in keys.items():
@@ -202,12 +203,15 @@ def _rebuilt(cells, original):
     return problems, notebook
 
 
-def _fresh(cells, found):
-    """Whether nothing above the hand-in ran after it: what it saved is of these very cells."""
-    places = [i for i, key in enumerate(found) if str(key).startswith("check_hand_in")]
-    if not places or not cells[places[-1]].count:
-        return False
-    return all(c.count < cells[places[-1]].count for c in cells[: places[-1]])
+def _stale(cells, found):
+    """Why what the hand-in saved may not be of these very cells; empty if it is."""
+    places = [i for i, key in enumerate(found) if str(key).startswith(HAND_IN)]
+    last = cells[places[-1]].count if places else 0
+    if not last:
+        return "The last check does not say when it ran"
+    if any(cell.count >= last for cell in cells[: places[-1]]):
+        return "Cells ran after the last check"
+    return ""
 
 
 def _key(cell):

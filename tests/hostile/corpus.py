@@ -123,6 +123,12 @@ MACHINE = [
         "Operation not permitted",
     ),
     Hostile(
+        "memory of a device",
+        code("import mmap\nf = open('/dev/zero', 'r+b')\nx = mmap.mmap(f.fileno(), 10**8)"),
+        "finished",
+        "No such device",
+    ),
+    Hostile(
         "memory in files without a name",
         code(
             "import os\n"
@@ -169,8 +175,8 @@ MACHINE = [
     ),
     Hostile(
         "a hundred thousand outputs",
-        code("from IPython.display import display\nfor n in range(10**5): display(n)"),
-        ("output", "timeout"),
+        code("from IPython.display import display\nfor n in range(10**5): display('x' * 1000)"),
+        "output",
     ),
     Hostile(
         "floods the pipe out of the sandbox",
@@ -198,7 +204,7 @@ MACHINE = [
     ),
     Hostile(
         "processes that outlive the notebook",
-        code(f"{RIGHT}import subprocess\nsubprocess.Popen(['sleep', '424242'])"),
+        code(f"{RIGHT}import subprocess\nsubprocess.Popen(['sleep', 'MINUTES'])"),
         "finished",
         checks=60,
     ),
@@ -245,7 +251,8 @@ KERNEL = [
     ),
 ]
 
-# --- looking and reaching out; OUTSIDE: the folder of all submissions; PORT: somebody listens ---
+# --- looking and reaching out; OUTSIDE: the folder of all submissions; PORT: somebody listens;
+# MINUTES, above: as long as nothing else sleeps ---
 
 OUTSIDE = [
     Hostile(
@@ -496,16 +503,22 @@ def _many_cells(folder):
 
 
 def _zip_bomb(folder):
-    """Weights that were trained at home, of which a megabyte is a gigabyte."""
-    code(RIGHT)(folder)
+    """Weights that were trained at home: three megabytes that unfold to three gigabytes."""
+
+    def run_at_home(content):
+        for count, cell in enumerate(content):
+            if cell.cell_type == "code":
+                cell.execution_count = count
+
+    changed(run_at_home)(folder)
     with (
         zipfile.ZipFile(folder / "start_here.fit.npz", "w", zipfile.ZIP_DEFLATED) as archive,
-        archive.open("fits.npy", "w") as file,
+        archive.open("fits.npy", "w", force_zip64=True) as file,
     ):
-        shape = b"{'descr': '|u1', 'fortran_order': False, 'shape': (400000000,), }"
+        shape = b"{'descr': '|u1', 'fortran_order': False, 'shape': (3000000000,), }"
         file.write(b"\x93NUMPY\x01\x00v\x00" + shape.ljust(117) + b"\n")
-        for _ in range(400):
-            file.write(bytes(10**6))
+        for _ in range(300):
+            file.write(bytes(10**7))
 
 
 def _odd_names(folder):
@@ -533,7 +546,7 @@ FILES = [
         "finished",
         checks=60,
     ),
-    Hostile("zip bomb of weights", _zip_bomb, ("finished", "memory", "timeout"), checks=None),
+    Hostile("zip bomb of weights", _zip_bomb, "memory"),
     Hostile("names that a shell would run", _odd_names, "finished", checks=60),
     Hostile("path traversal in names", code(RIGHT), "not run", "rename it", 0, "x\\..\\..\\y"),
     Hostile("a name of HTML", code(RIGHT), "not run", "rename it", 0, "<script>alert(1)<"),
