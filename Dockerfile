@@ -1,12 +1,12 @@
 # Grading on macOS and Windows, where there is no bubblewrap: the same grader in a container.
 # Every notebook runs in the same sandbox with the same limits (helpers/grading/sandbox.py); the
-# container adds the outer wall. The folder work/ here holds submissions/ and gets submissions-graded/.
+# container adds the outer wall. The folder class/ here holds submissions/ and gets submissions-graded/.
 #
 #   docker build --tag course-grading .
 #   docker run --rm --init --network none --memory 12g --pids-limit 4096 \
 #       --security-opt seccomp=unconfined --security-opt apparmor=unconfined \
 #       --security-opt systempaths=unconfined \
-#       --volume "$PWD/work:/work" course-grading /work/submissions
+#       --volume "$PWD/class:/class" course-grading /class/submissions
 #
 # The three security options open user namespaces and a /proc of its own to the sandbox inside;
 # Docker keeps them closed by default. They do not open the container to student code, which has

@@ -1,8 +1,8 @@
 """How fast grading is: copies of one solved set, by `helpers.grading` and by plain nbgrader.
 
-Run by hand on a quiet machine: `.venv/bin/python tests/throughput.py --copies 50 --jobs 2`. Plain
-nbgrader grades some of the same copies afterwards; it isolates nothing, so they are our own. What
-comes out is a row of results/grading.csv.
+Run by hand on a quiet machine: `.venv/bin/python tests/throughput.py --copies 50 --jobs 2`. Some
+of the same copies are graded one at a time afterwards, by both; plain nbgrader isolates nothing, so
+they are our own. What comes out is a row of results/grading.csv.
 """
 
 import argparse
@@ -43,7 +43,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--set", default="start_here")
     parser.add_argument("--copies", type=int, default=50)
-    parser.add_argument("--plain", type=int, default=10, help="copies for plain nbgrader")
+    parser.add_argument("--plain", type=int, default=10, help="copies graded one at a time")
     parser.add_argument("--jobs", type=int, default=os.cpu_count())
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
@@ -59,13 +59,17 @@ def main():
         cpu = sum(json.loads(path.read_text())["cpu_seconds"] for path in records)
         again = seconds("helpers.grading", str(folder / "submitted"), cwd=ROOT)
         grades = (folder / "submitted-graded" / "grades.csv").read_text().splitlines()[1:]
-        plain = float("nan")
+        plain = single = float("nan")
         if options.plain:
             path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
             variables = {"COURSE_GRADING": "1", "JUPYTER_PREFER_ENV_PATH": "1", "PATH": path}
             seconds("nbgrader", "generate_assignment", options.set, cwd=folder, **variables)
             for copy in sorted((folder / "submitted").iterdir())[options.plain :]:
                 shutil.rmtree(copy)
+            shutil.rmtree(folder / "submitted-graded")
+            single = seconds(
+                *("helpers.grading", str(folder / "submitted"), "--jobs", "1"), cwd=ROOT
+            )
             plain = seconds("nbgrader", "autograde", options.set, cwd=folder, **variables)
     row = {
         "set": options.set,
@@ -75,7 +79,8 @@ def main():
         "seconds_a_copy": ours / options.copies,
         "processor_seconds_a_copy": cpu / options.copies,
         "seconds_nothing_new": again,
-        "nbgrader_copies": options.plain,
+        "copies_one_at_a_time": options.plain,
+        "seconds_one_at_a_time": single / max(options.plain, 1),
         "nbgrader_seconds_a_copy": plain / max(options.plain, 1),
         "date": datetime.date.today().isoformat(),
         "command": "python tests/" + " ".join(map(os.path.basename, sys.argv)),
