@@ -285,8 +285,9 @@ def measured(name, runs=(), run=run):
         for settings in runs
         if not (known == list(dataclasses.astuple(settings))).all(axis=1).any()
     ]
-    for row in _measure(missing, run):
-        print(*(row[key] for key in keys), f"{row['processor_seconds']:.0f} s", flush=True)
+    for done, row in enumerate(_measure(missing, run), 1):
+        seconds = f"{row['processor_seconds']:.0f} s"
+        print(f"{done} of {len(missing)}:", *(row[key] for key in keys), seconds, flush=True)
         table = pd.DataFrame([*table.to_dict("records"), row])
         _write(table, path)
     if runs:  # in this order; rows that nobody asks for any more go
@@ -409,7 +410,7 @@ def _measure_mobilenet_v2():
     longer = best["scratch"] | {"epochs": 40}
     runs = []
     for labels in (400, 1000):
-        runs += _over_seeds("mobilenet_v2", {"scratch": longer | {"labels": labels}}, seeds=3)
+        runs += _over_seeds("mobilenet_v2", {"scratch": longer | {"labels": labels}}, seeds=5)
     longer = measured("scratch_longer", runs).assign(method="scratch, 40 epochs")
     curves = summary(pd.concat([table, longer]), ["method", "labels"])
     print(curves.round(3))
