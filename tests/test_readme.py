@@ -61,15 +61,15 @@ def test_the_ends_of_the_label_curves_are_the_stored_ones():
 
 def test_what_scratch_reaches_with_more_epochs_is_the_stored_one():
     table = experiments.measured("scratch_longer")
-    seconds = table.groupby("labels")["processor_seconds"].mean()
+    seconds = table.groupby("labels")["processor_seconds"].median()
     for labels, (mean, half) in experiments.summary(table, "labels").iterrows():
         text = f"{mean:.3f} ± {half:.3f} with {labels:,} labels ({seconds[labels]:.0f} processor"
         assert text in " ".join(README.split())
-    assert set(table["labels"]) == {400, 1000} and table.groupby("labels").size().min() >= 3
+    assert set(table["labels"]) == {400, 1000} and table.groupby("labels").size().min() >= 5
     assert "does as well as the latter with 100 labels, in a thirtieth of the seconds" in README
     hundred = experiments.measured("critters").query("labels == 100 and method == 'fine-tuned'")
     assert abs(hundred["test_accuracy"].mean() - mean) < 0.01
-    assert 1 / 33 < hundred["processor_seconds"].mean() / seconds[1000] < 1 / 27
+    assert 1 / 33 < hundred["processor_seconds"].median() / seconds[1000] < 1 / 27
 
 
 def test_the_run_with_plenty_of_pictures_is_the_stored_one():
