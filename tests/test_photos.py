@@ -204,6 +204,19 @@ def test_a_damaged_photo_is_written_again(cache):
     assert photo.read_bytes() == before
 
 
+def test_pictures_of_others_among_the_photos_are_refused_and_stay(cache):
+    lines = run(cache, "-c", SPLITS).splitlines()
+    folder = Path(next(line for line in lines if line.startswith("/")))
+    stranger = folder / "train" / "cat" / "mine.png"
+    stranger.write_bytes(b"mine")
+    (folder / "train" / "cat" / "00000.jpg").write_bytes(b"")
+    with pytest.raises(AssertionError, match="mine.png is not one of the pictures made here"):
+        run(cache, "-c", SPLITS)
+    assert stranger.read_bytes() == b"mine"
+    stranger.unlink()
+    run(cache, "-c", SPLITS)
+
+
 FEATURES = """
 import sys
 
