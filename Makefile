@@ -36,7 +36,10 @@ test: $(if $(wildcard requirements-test.lock),$(TOOLS),$(STAMP))  ## run all tes
 	$(BIN)/python -m pytest
 
 .PHONY: test-all
-test-all: lint test  ## the same, the style of the code and the slow tests
+test-all: lint test slow  ## the same, the style of the code and the slow tests
+
+.PHONY: slow
+slow: $(TOOLS)
 	$(BIN)/python -m pytest -m slow tests
 
 .PHONY: lint

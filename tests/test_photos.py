@@ -92,6 +92,7 @@ def accuracies(name, said):
     return {what: float(re.search(pattern, said, re.M)[1]) for what, pattern in patterns}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name, expected",
     [
@@ -146,7 +147,6 @@ tracks.Photos.weights = lambda track, network: pretrained.weights(network)
         "notebooks/03_vgg16",
         "solutions/vgg16/1_classify",
         "solutions/vgg16/2_fine_tune",
-        "solutions/vgg16/3_from_scratch",
     ],
 )
 def test_vgg16_runs_on_photos_with_the_weights_of_the_course(source, cache, tmp_path):
@@ -257,6 +257,7 @@ def probe(cache, folder):
     return scores
 
 
+@pytest.mark.slow
 def test_a_line_through_frozen_features_tells_cats_from_dogs(cache, tmp_path):
     scores = probe(cache, tmp_path)
     assert np.mean(scores) >= 0.95, scores
