@@ -119,7 +119,7 @@ class Photos:
         return HUB_MODULES[network]
 
     def source(self, network) -> str:
-        """As in `Critters`; the numbers are those that were published (Russakovsky et al., 2015)."""
+        """As in `Critters`; the numbers as published (Russakovsky et al., 2015)."""
         return "1,281,167 labelled photos of 1,000 classes, 120 breeds of dogs among them: ImageNet"
 
     def claim(self, holds, sentence):
